@@ -1,0 +1,74 @@
+# The commands of this repository. `make help` lists them; each sets up what it needs on a bare machine first.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+
+# A newer Node than the distribution's, put there by tests/stack/setup.sh where it is needed.
+export PATH := $(CURDIR)/target/tools/node_modules/.bin:$(PATH)
+# The tests and the demo run the binaries that make has just built.
+export STACK_BIN_DIR := $(CURDIR)/target/debug
+
+SETUP := tests/stack/setup.sh
+STACK := target/debug/stack
+WEB := cluster/heatpump-web
+BROWSER := tests/browser
+
+.PHONY: help
+help: ## this list
+	@echo "Homelab K12n. The two to begin with are: make demo, make test."
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /\1\t/' | \
+	  while IFS=$$'\t' read -r name text; do printf '  make %-14s %s\n' "$$name" "$$text"; done
+
+.PHONY: setup
+setup: ## install what is missing for everything below (system packages, npm packages, Kafka's jars)
+	@$(SETUP) test
+
+.PHONY: demo
+demo: setup-demo build ## the whole way on this machine: prints an address and a login, runs until Ctrl-C
+	@$(STACK) demo
+
+.PHONY: smoke
+smoke: setup-demo build-rust ## bring the stack up without a browser, follow one reading, print its latencies as JSON
+	@$(STACK) smoke
+
+.PHONY: build
+build: build-rust build-web ## build every binary and the web page
+
+.PHONY: build-rust
+build-rust:
+	@cargo build --workspace --bins --locked
+
+.PHONY: build-web
+build-web:
+	@if [ -f $(WEB)/package.json ]; then npm --prefix $(WEB) run --silent build; fi
+
+.PHONY: check
+check: setup-check ## formatting, clippy with warnings denied, tsc, eslint, shellcheck
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --locked -- --deny warnings
+	@for folder in $(WEB) $(BROWSER); do \
+	  if [ -f $$folder/package.json ]; then npm --prefix $$folder run check; fi; \
+	done
+	@git ls-files --cached --others --exclude-standard -z -- '*.sh' .ci/run | xargs -0 -r shellcheck && echo "shellcheck: clean"
+
+.PHONY: test
+test: setup build test-rust test-web test-browser ## every test: Rust (unit, e2e), the web app's, and a real browser
+
+.PHONY: test-rust
+test-rust: setup build-rust ## the Rust tests alone: unit tests, and e2e against real Kafka and PostgreSQL
+	cargo test --workspace --locked
+
+.PHONY: test-web
+test-web: setup ## the web app's own tests
+	@if [ -f $(WEB)/package.json ]; then npm --prefix $(WEB) test; fi
+
+.PHONY: test-browser
+test-browser: setup build ## Playwright in Chromium against the whole stack
+	@if [ -f $(BROWSER)/package.json ]; then $(STACK) run -- npm --prefix $(BROWSER) test; fi
+
+.PHONY: setup-demo setup-check
+setup-demo:
+	@$(SETUP) demo
+setup-check:
+	@$(SETUP) check
