@@ -1,0 +1,238 @@
+//! Groups: how entries stand in sled.
+//!
+//! ```text
+//! value of part 0:  version u8 | parts u16 | count u32 | raw length u32 | crc32 of the compressed bytes u32 | first piece
+//! value of part n:  piece n
+//! raw:              (length u32 | bytes) for each entry, lz4 block compressed
+//! ```
+
+use bytes::{Buf, Bytes};
+
+use super::{Batch, Entry, Sequence};
+
+const VERSION: u8 = 1;
+const HEADER_BYTES: usize = 1 + 2 + 4 + 4 + 4;
+
+/// Largest value: 23 of them on one page stay below the size at which sled would move the page into a file that is
+/// never synced (see `SEGMENT_BYTES`).
+const PART_BYTES: usize = 32 * 1024;
+
+/// Longest group when uncompressed: one captured payload of 256 KiB, its topic and times, and room for the
+/// entries that came before it. Guards the reader against a damaged length.
+const MAX_RAW_BYTES: usize = 1024 * 1024;
+
+/// A group that cannot be read.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("group at sequence {first}: {what}")]
+pub struct CorruptGroup {
+    /// First sequence of the group.
+    pub first: u64,
+    /// How many entries it says it had; 0 when even that is unreadable.
+    pub count: u64,
+    /// What is wrong with it.
+    pub what: &'static str,
+}
+
+pub(super) fn key(first: u64, part: u16) -> [u8; 11] {
+    let mut key = [0; 11];
+    key[0] = b'g';
+    key[1..9].copy_from_slice(&first.to_be_bytes());
+    key[9..].copy_from_slice(&part.to_be_bytes());
+    key
+}
+
+fn parse_key(key: &[u8]) -> Option<(u64, u16)> {
+    let key: [u8; 11] = key.try_into().ok()?;
+    let first = u64::from_be_bytes(key[1..9].try_into().ok()?);
+    let part = u16::from_be_bytes(key[9..].try_into().ok()?);
+    (key[0] == b'g').then_some((first, part))
+}
+
+/// Adds a group's parts to `batch`.
+pub(super) fn write(batch: &mut sled::Batch, first: u64, entries: &[&[u8]]) {
+    let mut raw = Vec::with_capacity(entries.iter().map(|e| e.len() + 4).sum());
+    for entry in entries {
+        raw.extend_from_slice(&u32::try_from(entry.len()).expect("an entry is far below 4 GiB").to_be_bytes());
+        raw.extend_from_slice(entry);
+    }
+    let packed = lz4_flex::block::compress(&raw);
+    let rest = packed.len().saturating_sub(PART_BYTES);
+    let parts = u16::try_from(1 + rest.div_ceil(PART_BYTES)).expect("a group is far below 65,535 parts");
+    let first_len = packed.len().min(PART_BYTES);
+
+    let mut value = Vec::with_capacity(HEADER_BYTES + first_len);
+    value.push(VERSION);
+    value.extend_from_slice(&parts.to_be_bytes());
+    value.extend_from_slice(&(entries.len() as u32).to_be_bytes());
+    value.extend_from_slice(&(raw.len() as u32).to_be_bytes());
+    value.extend_from_slice(&crc32fast::hash(&packed).to_be_bytes());
+    value.extend_from_slice(&packed[..first_len]);
+    batch.insert(&key(first, 0), value);
+    for (n, piece) in packed[first_len..].chunks(PART_BYTES).enumerate() {
+        let part = u16::try_from(n + 1).expect("a group is far below 65,535 parts");
+        batch.insert(&key(first, part), piece);
+    }
+}
+
+struct Header {
+    parts: u16,
+    count: u32,
+    raw_len: usize,
+    crc: u32,
+}
+
+fn header(value: &[u8]) -> Result<Header, &'static str> {
+    if value.len() < HEADER_BYTES {
+        return Err("header is cut off");
+    }
+    let mut value = value;
+    if value.get_u8() != VERSION {
+        return Err("unknown version");
+    }
+    let header = Header {
+        parts: value.get_u16(),
+        count: value.get_u32(),
+        raw_len: value.get_u32() as usize,
+        crc: value.get_u32(),
+    };
+    if header.raw_len > MAX_RAW_BYTES || header.parts == 0 || header.count as usize > header.raw_len {
+        return Err("header is impossible");
+    }
+    Ok(header)
+}
+
+/// Unpacks a group into its entries.
+fn unpack(first: u64, header: &Header, packed: &[u8]) -> Result<Vec<Entry>, &'static str> {
+    if crc32fast::hash(packed) != header.crc {
+        return Err("checksum does not match");
+    }
+    let raw = lz4_flex::block::decompress(packed, header.raw_len).map_err(|_| "compression is damaged")?;
+    let mut raw = Bytes::from(raw);
+    let mut entries = Vec::with_capacity(header.count as usize);
+    for n in 0..u64::from(header.count) {
+        if raw.len() < 4 {
+            return Err("entry is cut off");
+        }
+        let len = raw.get_u32() as usize;
+        if len > raw.len() {
+            return Err("entry is cut off");
+        }
+        entries.push(Entry { sequence: Sequence(first + n), bytes: raw.split_to(len) });
+    }
+    Ok(entries)
+}
+
+/// First sequence in the tree.
+pub(super) fn first_sequence(tree: &sled::Tree) -> sled::Result<Option<u64>> {
+    let first = tree.scan_prefix(b"g").keys().next().transpose()?;
+    Ok(first.and_then(|key| parse_key(&key)).map(|(first, _)| first))
+}
+
+/// The sequence after the last group in the tree.
+pub(super) fn last_end(tree: &sled::Tree) -> sled::Result<Option<u64>> {
+    let Some((last_key, _)) = tree.scan_prefix(b"g").next_back().transpose()? else { return Ok(None) };
+    let Some((first, _)) = parse_key(&last_key) else { return Ok(None) };
+    let count = match tree.get(key(first, 0))? {
+        Some(value) => header(&value).map_or(1, |h| u64::from(h.count)),
+        None => 1,
+    };
+    Ok(Some(first + count))
+}
+
+/// See [`super::Buffer::read`].
+pub(super) fn read(tree: &sled::Tree, from: Sequence, end: Sequence, max_bytes: usize) -> sled::Result<Batch> {
+    let mut batch = Batch::default();
+    let mut bytes = 0;
+    // The group that holds `from` begins at or before it.
+    if from >= end {
+        return Ok(batch);
+    }
+    let start = match tree.range(key(0, 0)..=key(from.0, u16::MAX)).next_back().transpose()? {
+        Some((k, _)) => parse_key(&k).map_or(from.0, |(first, _)| first),
+        None => from.0,
+    };
+    let mut groups = tree.range(key(start, 0)..key(end.0, 0));
+    let mut pending = groups.next().transpose()?;
+    while let Some((k, value)) = pending.take() {
+        let Some((first, part)) = parse_key(&k) else {
+            pending = groups.next().transpose()?;
+            continue;
+        };
+        if bytes >= max_bytes && !batch.entries.is_empty() {
+            break;
+        }
+        let mut pieces = vec![value];
+        let mut parts_seen = vec![part];
+        for found in groups.by_ref() {
+            let (k, value) = found?;
+            match parse_key(&k) {
+                Some((same, part)) if same == first => {
+                    parts_seen.push(part);
+                    pieces.push(value);
+                }
+                _ => {
+                    pending = Some((k, value));
+                    break;
+                }
+            }
+        }
+        match assemble(first, &parts_seen, &pieces) {
+            Ok(entries) => {
+                batch.next = entries.last().map(|e| e.sequence.next()).or(batch.next);
+                for entry in entries.into_iter().filter(|e| e.sequence >= from) {
+                    bytes += entry.bytes.len();
+                    batch.entries.push(entry);
+                }
+            }
+            Err((count, what)) => {
+                batch.next = Some(Sequence(first + count.max(1)));
+                batch.corrupt.push(CorruptGroup { first, count, what });
+            }
+        }
+    }
+    Ok(batch)
+}
+
+fn assemble(first: u64, parts: &[u16], pieces: &[sled::IVec]) -> Result<Vec<Entry>, (u64, &'static str)> {
+    if parts[0] != 0 {
+        return Err((0, "first part is missing"));
+    }
+    let head = header(&pieces[0]).map_err(|what| (0, what))?;
+    let count = u64::from(head.count);
+    if usize::from(head.parts) != pieces.len() || parts.windows(2).any(|w| w[1] != w[0] + 1) {
+        return Err((count, "a part is missing"));
+    }
+    let unpacked = if pieces.len() == 1 {
+        unpack(first, &head, &pieces[0][HEADER_BYTES..])
+    } else {
+        let mut packed = pieces[0][HEADER_BYTES..].to_vec();
+        pieces[1..].iter().for_each(|piece| packed.extend_from_slice(piece));
+        unpack(first, &head, &packed)
+    };
+    unpacked.map_err(|what| (count, what))
+}
+
+/// Keys of every whole group before `end`.
+pub(super) fn keys_before(tree: &sled::Tree, end: u64) -> sled::Result<Vec<sled::IVec>> {
+    let mut keys = Vec::new();
+    let mut group: Vec<sled::IVec> = Vec::new();
+    let mut group_end = 0;
+    for found in tree.range(key(0, 0)..key(end, 0)) {
+        let (k, value) = found?;
+        match parse_key(&k) {
+            Some((first, 0)) => {
+                if group_end <= end {
+                    keys.append(&mut group);
+                }
+                group.clear();
+                group_end = first + header(&value).map_or(1, |h| u64::from(h.count).max(1));
+                group.push(k);
+            }
+            _ => group.push(k),
+        }
+    }
+    if group_end <= end {
+        keys.append(&mut group);
+    }
+    Ok(keys)
+}

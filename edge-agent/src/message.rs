@@ -1,0 +1,134 @@
+//! A captured message as it stands in the buffer: exactly what the device sent, and when.
+//!
+//! The form is our own and small: it is written for every reading and must be read by every later version.
+//! Decoding the payload happens on the way out, never here.
+
+use bytes::{Buf, BufMut, Bytes};
+
+use crate::clock::{SegmentId, Stamp};
+
+/// What was captured.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Message {
+    /// When the agent received it.
+    pub stamp: Stamp,
+    /// MQTT topic.
+    pub topic: String,
+    /// What it carries.
+    pub body: Body,
+}
+
+/// The payload, or what is kept of one that was too large.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Body {
+    /// The payload, whole.
+    Payload(Bytes),
+    /// The beginning of a payload above the capture limit, for the dead letters.
+    Truncated {
+        /// First bytes of it.
+        head: Bytes,
+        /// Its whole length in bytes.
+        length: u64,
+        /// SHA-256 of all of it.
+        sha256: [u8; 32],
+    },
+}
+
+/// Why an entry is no message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("buffered message is malformed: {0}")]
+pub struct MalformedMessage(&'static str);
+
+const VERSION: u8 = 1;
+const WHOLE: u8 = 0;
+const TRUNCATED: u8 = 1;
+const HEADER_BYTES: usize = 1 + 1 + 4 + 8 + 1 + 2;
+
+impl Message {
+    /// The message as an entry of the buffer.
+    pub fn encode(&self) -> Vec<u8> {
+        let payload_bytes = match &self.body {
+            Body::Payload(payload) => payload.len(),
+            Body::Truncated { head, .. } => 8 + 32 + head.len(),
+        };
+        let mut out = Vec::with_capacity(HEADER_BYTES + self.topic.len() + payload_bytes);
+        out.put_u8(VERSION);
+        out.put_u8(if matches!(self.body, Body::Payload(_)) { WHOLE } else { TRUNCATED });
+        out.put_u32(self.stamp.segment.0);
+        out.put_u64(self.stamp.monotonic_us);
+        out.put_u8(u8::from(self.stamp.synced));
+        out.put_u16(u16::try_from(self.topic.len()).expect("an MQTT topic has at most 65,535 bytes"));
+        out.put_slice(self.topic.as_bytes());
+        match &self.body {
+            Body::Payload(payload) => out.put_slice(payload),
+            Body::Truncated { head, length, sha256 } => {
+                out.put_u64(*length);
+                out.put_slice(sha256);
+                out.put_slice(head);
+            }
+        }
+        out
+    }
+
+    /// Reads an entry of the buffer.
+    pub fn decode(mut entry: Bytes) -> Result<Self, MalformedMessage> {
+        if entry.len() < HEADER_BYTES {
+            return Err(MalformedMessage("header is cut off"));
+        }
+        if entry.get_u8() != VERSION {
+            return Err(MalformedMessage("unknown version"));
+        }
+        let form = entry.get_u8();
+        let segment = SegmentId(entry.get_u32());
+        let monotonic_us = entry.get_u64();
+        let synced = entry.get_u8() != 0;
+        let topic_len = usize::from(entry.get_u16());
+        if entry.len() < topic_len {
+            return Err(MalformedMessage("topic is cut off"));
+        }
+        let topic = String::from_utf8(entry.split_to(topic_len).to_vec())
+            .map_err(|_| MalformedMessage("topic is not UTF-8"))?;
+        let body = match form {
+            WHOLE => Body::Payload(entry),
+            TRUNCATED if entry.len() >= 8 + 32 => {
+                let length = entry.get_u64();
+                let mut sha256 = [0; 32];
+                entry.copy_to_slice(&mut sha256);
+                Body::Truncated { head: entry, length, sha256 }
+            }
+            TRUNCATED => return Err(MalformedMessage("truncated payload is cut off")),
+            _ => return Err(MalformedMessage("unknown form")),
+        };
+        Ok(Self { stamp: Stamp { segment, monotonic_us, synced }, topic, body })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sample(body: Body) -> Message {
+        let stamp = Stamp { segment: SegmentId(7), monotonic_us: 123_456_789, synced: true };
+        Message { stamp, topic: "shellyhtg3-e4b32322a0f4/events/rpc".into(), body }
+    }
+
+    #[test]
+    fn messages_survive_a_round_trip() {
+        for body in [
+            Body::Payload(Bytes::from_static(b"{\"a\":1}")),
+            Body::Payload(Bytes::new()),
+            Body::Truncated { head: Bytes::from_static(b"{"), length: 2 << 20, sha256: [9; 32] },
+        ] {
+            let message = sample(body);
+            assert_eq!(Message::decode(message.encode().into()), Ok(message));
+        }
+    }
+
+    #[test]
+    fn every_cut_is_an_error_or_another_message_but_never_a_panic() {
+        let whole = sample(Body::Truncated { head: Bytes::new(), length: 1, sha256: [0; 32] }).encode();
+        for len in 0..whole.len() {
+            assert!(Message::decode(Bytes::copy_from_slice(&whole[..len])).is_err(), "{len}");
+        }
+    }
+}
