@@ -82,7 +82,8 @@ impl Kafka {
             eprintln!("stack: using the Kafka at {bootstrap} (KAFKA_BOOTSTRAP)");
             return Ok(Kafka {
                 bootstrap,
-                broker: Broker::Elsewhere,
+                part: None,
+                mock: None,
             });
         }
         match jars().await {
@@ -146,7 +147,8 @@ impl Kafka {
         .await?;
         Ok(Kafka {
             bootstrap,
-            broker: Broker::Own(part),
+            part: Some(part),
+            mock: None,
         })
     }
 
@@ -161,7 +163,8 @@ impl Kafka {
         let bootstrap = bootstrap.context("librdkafka made no mock broker")?;
         Ok(Kafka {
             bootstrap,
-            broker: Broker::Mock(client),
+            part: None,
+            mock: Some(client),
         })
     }
 
