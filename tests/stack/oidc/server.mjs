@@ -112,7 +112,7 @@ const loginPage = (uid, { failed }) =>
 const provider = new Provider(issuer, {
   clients: [
     {
-      client_id: 'homelab-web',
+      client_id: 'heatpump-web',
       application_type: 'web',
       token_endpoint_auth_method: 'none',
       grant_types: ['authorization_code', 'refresh_token'],

@@ -5,7 +5,10 @@
 //! [`guardian`]), and it never uses a database, a broker or a port that it did not start, except a Kafka named by
 //! `KAFKA_BOOTSTRAP`.
 
+pub mod gateway;
 pub mod guardian;
+pub mod http;
 pub mod kafka;
+pub mod oidc;
 pub mod part;
 pub mod port;
