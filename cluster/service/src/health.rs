@@ -78,7 +78,20 @@ impl Health {
     }
 
     /// Adds a check that is set by `probe`, run now and then every two seconds; a probe that hangs has failed.
-    pub fn probe<F>(&self, name: &'static str, mut probe: impl FnMut() -> F + Send + 'static) -> Check
+    pub fn probe<F>(&self, name: &'static str, probe: impl FnMut() -> F + Send + 'static) -> Check
+    where
+        F: Future<Output = bool> + Send + 'static,
+    {
+        self.probe_every(PROBE_INTERVAL, PROBE_LIMIT, name, probe)
+    }
+
+    fn probe_every<F>(
+        &self,
+        interval: Duration,
+        limit: Duration,
+        name: &'static str,
+        mut probe: impl FnMut() -> F + Send + 'static,
+    ) -> Check
     where
         F: Future<Output = bool> + Send + 'static,
     {
@@ -86,10 +99,10 @@ impl Health {
         let (own, stop) = (check.clone(), self.lifecycle.token());
         self.lifecycle.spawn("health probe", async move {
             loop {
-                own.set(tokio::time::timeout(PROBE_LIMIT, probe()).await.unwrap_or(false));
+                own.set(tokio::time::timeout(limit, probe()).await.unwrap_or(false));
                 tokio::select! {
                     () = stop.cancelled() => return Ok(()),
-                    () = tokio::time::sleep(PROBE_INTERVAL) => {}
+                    () = tokio::time::sleep(interval) => {}
                 }
             }
         });
@@ -187,20 +200,21 @@ mod tests {
         assert_eq!(answer(&health, "/livez").await, ok);
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn a_probe_that_hangs_has_failed() {
         let lifecycle = Lifecycle::new();
         let health = Health::new(&lifecycle);
         let hang = Arc::new(AtomicBool::new(false));
         let hangs = hang.clone();
-        let check = health.probe("database", move || {
+        let short = Duration::from_millis(20);
+        let check = health.probe_every(short, short, "database", move || {
             let hangs = hangs.load(Ordering::Relaxed);
             async move { if hangs { std::future::pending().await } else { true } }
         });
         let until = async |want: bool| {
             tokio::time::timeout(Duration::from_secs(30), async {
                 while check.is_well() != want {
-                    tokio::time::sleep(Duration::from_millis(100)).await;
+                    tokio::time::sleep(short).await;
                 }
             })
             .await
