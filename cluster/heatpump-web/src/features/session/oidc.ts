@@ -1,0 +1,144 @@
+/**
+ * The OpenID Connect client: authorization code with PKCE, tokens in this tab's session storage and nowhere else. Never uses an iframe:
+ * renewal is by refresh token, and where the issuer gives none the person logs in again.
+ */
+import { ErrorResponse, type User, UserManager, WebStorageStateStore } from 'oidc-client-ts';
+import type { TokenSource } from '../../lib/api/client';
+import type { Config } from '../../lib/config/config';
+import { SECOND } from '../../lib/time/zone';
+
+export const CALLBACK_PATH = '/callback';
+
+/** Renewal starts this long before a token ends: time for a slow issuer and a retry. */
+const RENEW_BEFORE_SECONDS = 60;
+/** After a renewal that failed for want of a network. */
+const RENEW_RETRY_MS = 15 * SECOND;
+/** Revoking is a courtesy to the issuer; logging out does not wait for it longer than this. */
+const REVOKE_TIMEOUT_MS = 2 * SECOND;
+
+export function createUserManager(config: Config): UserManager {
+  const { origin } = window.location;
+  const store = new WebStorageStateStore({ store: window.sessionStorage });
+  return new UserManager({
+    authority: config.issuer,
+    client_id: config.clientId,
+    scope: config.scope,
+    ...(config.resource !== null && { resource: config.resource }),
+    redirect_uri: `${origin}${CALLBACK_PATH}`,
+    post_logout_redirect_uri: `${origin}/`,
+    response_type: 'code',
+    userStore: store,
+    stateStore: store,
+    automaticSilentRenew: false,
+    accessTokenExpiringNotificationTimeInSeconds: RENEW_BEFORE_SECONDS,
+    // What the page shows of a person is in the ID token.
+    loadUserInfo: false,
+    monitorSession: false,
+    requestTimeoutInSeconds: 10,
+  });
+}
+
+/** The session's tokens, for the API client and the live connection. One renewal at a time, whoever asks. */
+export class Session implements TokenSource {
+  readonly #manager: UserManager;
+  #user: User | null;
+  #renewal: Promise<boolean> | null = null;
+  #retry: ReturnType<typeof setTimeout> | null = null;
+  #ended = false;
+  readonly #endedListeners = new Set<() => void>();
+  readonly #tokenListeners = new Set<(token: string) => void>();
+
+  constructor(manager: UserManager, user: User | null) {
+    this.#manager = manager;
+    this.#user = user;
+    manager.events.addUserLoaded((loaded) => {
+      this.#user = loaded;
+      this.#setEnded(false);
+      for (const listener of this.#tokenListeners) listener(loaded.access_token);
+    });
+    manager.events.addUserUnloaded(() => {
+      this.#user = null;
+      if (this.#retry !== null) clearTimeout(this.#retry);
+    });
+    manager.events.addAccessTokenExpiring(() => void this.renew());
+    manager.events.addAccessTokenExpired(() => void this.renew());
+  }
+
+  token(): string | null {
+    return this.#user === null || this.#user.expired === true ? null : this.#user.access_token;
+  }
+
+  /** Scopes that were granted, which may be fewer than were asked for. */
+  scopes(): readonly string[] {
+    return this.#user?.scopes ?? [];
+  }
+
+  renew(): Promise<boolean> {
+    this.#renewal ??= this.#renew().finally(() => {
+      this.#renewal = null;
+    });
+    return this.#renewal;
+  }
+
+  /** Whether the session is over and only the person can begin a new one. */
+  readonly ended = (): boolean => this.#ended;
+
+  readonly subscribeEnded = (listener: () => void): (() => void) => {
+    this.#endedListeners.add(listener);
+    return () => this.#endedListeners.delete(listener);
+  };
+
+  /** Called with every new access token. */
+  subscribeToken(listener: (token: string) => void): () => void {
+    this.#tokenListeners.add(listener);
+    return () => this.#tokenListeners.delete(listener);
+  }
+
+  async logIn(returnTo: string): Promise<void> {
+    await this.#manager.signinRedirect({ state: { returnTo } });
+  }
+
+  /** Ends the session here and at the issuer; where the issuer offers no log-out, here only. */
+  async logOut(): Promise<void> {
+    await Promise.race([
+      this.#manager.revokeTokens(['refresh_token']).catch(() => undefined),
+      new Promise((resolve) => setTimeout(resolve, REVOKE_TIMEOUT_MS)),
+    ]);
+    try {
+      await this.#manager.signoutRedirect();
+    } catch {
+      await this.#manager.removeUser();
+    }
+  }
+
+  async #renew(): Promise<boolean> {
+    const user = this.#user;
+    if (user?.refresh_token === undefined) {
+      // Without a refresh token there is nothing to do before the end.
+      if (user === null || user.expired === true) this.#setEnded(true);
+      return false;
+    }
+    if (this.#retry !== null) clearTimeout(this.#retry);
+    try {
+      return (await this.#manager.signinSilent()) !== null;
+    } catch (error) {
+      // The issuer's refusal is final; anything else is the network's and passes.
+      if (error instanceof ErrorResponse) this.#setEnded(true);
+      else this.#retry = setTimeout(() => void this.renew(), RENEW_RETRY_MS);
+      return false;
+    }
+  }
+
+  #setEnded(ended: boolean): void {
+    if (this.#ended === ended) return;
+    this.#ended = ended;
+    for (const listener of this.#endedListeners) listener();
+  }
+}
+
+/** Where to go after logging in: a path of this page, whatever the stored state holds. */
+export function returnPath(state: unknown): string {
+  const path: unknown = typeof state === 'object' && state !== null && 'returnTo' in state ? state.returnTo : null;
+  // A second slash or a backslash would name another host.
+  return typeof path === 'string' && /^\/(?![/\\])/.test(path) && !path.startsWith(CALLBACK_PATH) ? path : '/';
+}

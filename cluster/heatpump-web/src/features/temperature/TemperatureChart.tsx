@@ -1,0 +1,84 @@
+/** The lines of a day, loaded with the chart library after the first paint. Draws what it is given; knows no query. */
+import { CartesianGrid, Line, LineChart, ResponsiveContainer, Tooltip, type TooltipContentProps, XAxis, YAxis } from 'recharts';
+import { useServices } from '../../lib/services';
+import { hoursOfDay } from '../../lib/time/zone';
+import { COLOURS } from './colours';
+import type { Moment } from './history';
+
+interface TemperatureChartProps {
+  readonly data: readonly Moment[];
+  readonly names: readonly string[];
+}
+
+export default function TemperatureChart({ data, names }: TemperatureChartProps) {
+  const { config, format } = useServices();
+  const from = data[0]?.time ?? 0;
+  const to = data.at(-1)?.time ?? 0;
+  // Ticks at 00, 06, 12 and 18 of the household's clock, whatever the day's length.
+  const ticks = [from, to]
+    .flatMap((instant) => hoursOfDay(instant, config.householdTimeZone))
+    .filter((hour) => hour.hour % 6 === 0 && !hour.repeated && hour.start >= from && hour.start <= to)
+    .map((hour) => hour.start);
+  return (
+    <ResponsiveContainer width="100%" height="100%">
+      <LineChart data={[...data]} margin={{ top: 8, right: 8, bottom: 0, left: 0 }}>
+        <CartesianGrid vertical={false} stroke="var(--line)" />
+        <XAxis
+          dataKey="time"
+          type="number"
+          scale="time"
+          domain={[from, to]}
+          ticks={[...new Set(ticks)]}
+          tickFormatter={(time: number) => format.clock(time)}
+          tickLine={false}
+          axisLine={{ stroke: 'var(--line-strong)' }}
+        />
+        <YAxis
+          width={44}
+          tickLine={false}
+          axisLine={false}
+          domain={[(low: number) => Math.floor(low - 0.5), (high: number) => Math.ceil(high + 0.5)]}
+          allowDecimals={false}
+          tickFormatter={(celsius: number) => `${format.number(celsius)}°`}
+        />
+        <Tooltip isAnimationActive={false} cursor={{ stroke: 'var(--line-strong)' }} content={(props) => <MomentTooltip {...props} names={names} />} />
+        {names.map((name, room) => (
+          <Line
+            key={name}
+            name={name}
+            dataKey={(moment: Moment) => moment.celsius[room] ?? null}
+            className={`line-${room % COLOURS}`}
+            stroke={`var(--series-${room % COLOURS})`}
+            {...(room >= COLOURS && { strokeDasharray: '5 3' })}
+            strokeWidth={2}
+            type="linear"
+            dot={false}
+            activeDot={{ r: 3.5 }}
+            isAnimationActive={false}
+          />
+        ))}
+      </LineChart>
+    </ResponsiveContainer>
+  );
+}
+
+function MomentTooltip({ active, payload, names }: TooltipContentProps & { readonly names: readonly string[] }) {
+  const { format } = useServices();
+  const moment = payload[0]?.payload as Moment | undefined;
+  if (!active || moment === undefined) return null;
+  return (
+    <div className="tooltip">
+      <p className="tooltip-title">{format.clock(moment.time)}</p>
+      {names.map((name, room) => {
+        const celsius = moment.celsius[room] ?? null;
+        if (celsius === null) return null;
+        return (
+          <p key={name}>
+            <span className={`swatch series-${room % COLOURS}`} aria-hidden="true" />
+            {name} {format.number(celsius, 1)} °C
+          </p>
+        );
+      })}
+    </div>
+  );
+}

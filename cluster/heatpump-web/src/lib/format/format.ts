@@ -1,0 +1,92 @@
+/**
+ * Numbers and times as a person reads them: in the browser's language, in the household's time zone. A value that is not there is an en
+ * dash, never 0 and never an empty place.
+ */
+import { DAY, HOUR, MINUTE, SECOND } from '../time/zone';
+
+export const NOTHING = '–';
+
+/** Below this the unit is watts; from here kilowatts would lose what a person compares: 9,999 W and 10,050 W are told apart. */
+const WATTS_UNTIL = 100_000;
+
+export class Format {
+  readonly #locale: string;
+  readonly #zone: string;
+  readonly #numbers = new Map<number, Intl.NumberFormat>();
+  readonly #clock: Intl.DateTimeFormat;
+  readonly #moment: Intl.DateTimeFormat;
+  readonly #date: Intl.DateTimeFormat;
+
+  constructor(locale: string, zone: string) {
+    this.#locale = locale;
+    this.#zone = zone;
+    // Hours are 00 to 23 everywhere on the page: the charts have no room for am and pm.
+    const clock = { timeZone: zone, hour: '2-digit', minute: '2-digit', hourCycle: 'h23' } as const;
+    this.#clock = new Intl.DateTimeFormat(locale, clock);
+    this.#moment = new Intl.DateTimeFormat(locale, { ...clock, day: 'numeric', month: 'short', second: '2-digit', timeZoneName: 'short' });
+    this.#date = new Intl.DateTimeFormat(locale, { timeZone: zone, weekday: 'long', day: 'numeric', month: 'long' });
+  }
+
+  get locale(): string {
+    return this.#locale;
+  }
+
+  get zone(): string {
+    return this.#zone;
+  }
+
+  number(value: number | null | undefined, digits = 0): string {
+    if (value === null || value === undefined || !Number.isFinite(value)) return NOTHING;
+    let format = this.#numbers.get(digits);
+    if (format === undefined) {
+      format = new Intl.NumberFormat(this.#locale, { minimumFractionDigits: digits, maximumFractionDigits: digits, signDisplay: 'negative' });
+      this.#numbers.set(digits, format);
+    }
+    return format.format(value);
+  }
+
+  /** Value and unit apart, so that the unit can be set smaller. */
+  power(watts: number | null | undefined): { value: string; unit: string } {
+    if (watts === null || watts === undefined) return { value: NOTHING, unit: 'W' };
+    if (Math.abs(watts) < WATTS_UNTIL) return { value: this.number(watts), unit: 'W' };
+    return { value: this.number(watts / 1000, 1), unit: 'kW' };
+  }
+
+  /** Two decimals up to 10 kWh, then one: about three figures that mean something. */
+  energy(kwh: number | null | undefined): { value: string; unit: string } {
+    return { value: this.number(kwh, kwh !== null && kwh !== undefined && Math.abs(kwh) >= 10 ? 1 : 2), unit: 'kWh' };
+  }
+
+  /** Hours and minutes. */
+  clock(instant: number): string {
+    return this.#clock.format(instant);
+  }
+
+  /** A moment with day, seconds and zone, for titles. */
+  moment(instant: number): string {
+    return this.#moment.format(instant);
+  }
+
+  date(instant: number): string {
+    return this.#date.format(instant);
+  }
+
+  /** The two figures of an hour, as the axis shows it. */
+  hour(hour: number): string {
+    return String(hour).padStart(2, '0');
+  }
+}
+
+export type Age =
+  | { readonly unit: 'now' }
+  | { readonly unit: 'second' | 'minute' | 'hour' | 'day'; readonly count: number };
+
+/** How long ago, in the one unit that matters. A time slightly ahead of this clock is now, not negative. */
+export function ageOf(instant: number, now: number): Age {
+  const age = now - instant;
+  if (age < 2 * SECOND) return { unit: 'now' };
+  if (age < MINUTE) return { unit: 'second', count: Math.floor(age / SECOND) };
+  if (age < HOUR) return { unit: 'minute', count: Math.floor(age / MINUTE) };
+  if (age < 2 * DAY) return { unit: 'hour', count: Math.floor(age / HOUR) };
+  return { unit: 'day', count: Math.floor(age / DAY) };
+}
