@@ -14,6 +14,7 @@ pub const CONTENT_TYPE: &str = "application/problem+json";
 
 /// One field of a request that is at fault.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct FieldError {
     /// Name of the parameter or property.
     pub field: String,
@@ -31,14 +32,21 @@ pub struct Problem {
     challenge: Option<&'static str>,
 }
 
+/// The body of every error response.
 #[derive(Serialize)]
-struct Wire<'a> {
-    r#type: &'static str,
-    title: &'static str,
-    status: u16,
-    detail: &'a str,
-    #[serde(skip_serializing_if = "<[_]>::is_empty")]
-    errors: &'a [FieldError],
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct ProblemBody {
+    /// Always `about:blank`: the status code says what kind of problem it is.
+    pub r#type: String,
+    /// The status code in words.
+    pub title: String,
+    /// The status code.
+    pub status: u16,
+    /// What went wrong, for a person.
+    pub detail: String,
+    /// Present only where single fields are at fault.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub errors: Vec<FieldError>,
 }
 
 impl Problem {
@@ -138,14 +146,14 @@ impl Problem {
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response<Body> {
-        let wire = Wire {
-            r#type: "about:blank",
-            title: self.status.canonical_reason().unwrap_or("Error"),
+        let body = ProblemBody {
+            r#type: "about:blank".to_owned(),
+            title: self.status.canonical_reason().unwrap_or("Error").to_owned(),
             status: self.status.as_u16(),
-            detail: &self.detail,
-            errors: &self.errors,
+            detail: self.detail,
+            errors: self.errors,
         };
-        let mut response = (self.status, Json(wire)).into_response();
+        let mut response = (self.status, Json(body)).into_response();
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(CONTENT_TYPE));
         if let Some(wait) = self.retry_after {

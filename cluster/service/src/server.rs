@@ -43,6 +43,22 @@ pub async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
         .with_context(|| format!("cannot listen on {address}"))
 }
 
+/// The sockets of a service with a public port, bound before anything starts.
+#[derive(Debug)]
+pub struct Listeners {
+    /// The public port.
+    pub public: TcpListener,
+    /// The admin port: liveness, readiness, metrics.
+    pub admin: TcpListener,
+}
+
+impl Listeners {
+    /// Binds both.
+    pub async fn bind(public: SocketAddr, admin: SocketAddr) -> anyhow::Result<Self> {
+        Ok(Self { public: bind(public).await?, admin: bind(admin).await? })
+    }
+}
+
 /// Serves `router` on `listener` until `stop`, then lets running requests finish within [`DRAIN_LIMIT`].
 ///
 /// A connection that was upgraded (WebSocket) leaves this count and this drain; its task is the service's own.
