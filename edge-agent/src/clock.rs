@@ -63,7 +63,7 @@ impl Reading {
     }
 }
 
-/// What [`Clock::observe`] noticed; the caller writes it to disk, then reports it.
+/// What [`Clock::compare`] noticed.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Change {
     /// The wall clock became known for this segment.
@@ -98,7 +98,13 @@ struct State {
 impl Clock {
     /// A clock whose first segment is `segment`, which no earlier process used.
     pub fn new(segment: SegmentId) -> Self {
-        Self { state: Mutex::new(State { segment, offset_us: None, last_monotonic_us: 0 }) }
+        Self {
+            state: Mutex::new(State {
+                segment,
+                offset_us: None,
+                last_monotonic_us: 0,
+            }),
+        }
     }
 
     /// The stamp of a message received now.
@@ -106,29 +112,44 @@ impl Clock {
         let mut state = self.state();
         let monotonic_us = monotonic_us().max(state.last_monotonic_us + 1);
         state.last_monotonic_us = monotonic_us;
-        Stamp { segment: state.segment, monotonic_us, synced: state.offset_us.is_some() }
+        Stamp {
+            segment: state.segment,
+            monotonic_us,
+            synced: state.offset_us.is_some(),
+        }
     }
 
-    /// Compares the machine's clocks with what is known. Call about once a second.
-    pub fn observe(&self, reading: Reading) -> Option<Change> {
-        let mut state = self.state();
+    /// Compares the machine's clocks with what is known. Changes nothing: the caller puts the change on disk, then
+    /// calls [`Clock::apply`], so that no message is ever stamped with a segment the disk does not know.
+    pub fn compare(&self, reading: Reading) -> Option<Change> {
         if !reading.synced {
             return None;
         }
+        let state = self.state();
         let offset_us = reading.offset_us();
         match state.offset_us {
-            None => {
-                state.offset_us = Some(offset_us);
-                Some(Change::Synchronised { segment: state.segment, offset_us })
-            }
-            Some(known) if (offset_us - known).abs() > STEP_US => {
-                state.segment = SegmentId(state.segment.0 + 1);
-                state.offset_us = Some(offset_us);
-                let step_seconds = (offset_us - known) as f64 / 1e6;
-                Some(Change::Stepped { segment: state.segment, offset_us, step_seconds })
-            }
+            None => Some(Change::Synchronised {
+                segment: state.segment,
+                offset_us,
+            }),
+            Some(known) if (offset_us - known).abs() > STEP_US => Some(Change::Stepped {
+                segment: SegmentId(state.segment.0 + 1),
+                offset_us,
+                step_seconds: (offset_us - known) as f64 / 1e6,
+            }),
             Some(_) => None,
         }
+    }
+
+    /// Stamps from now on follow `change`.
+    pub fn apply(&self, change: Change) {
+        let (Change::Synchronised { segment, offset_us }
+        | Change::Stepped {
+            segment, offset_us, ..
+        }) = change;
+        let mut state = self.state();
+        state.segment = segment;
+        state.offset_us = Some(offset_us);
     }
 
     /// The current segment.
@@ -143,7 +164,9 @@ impl Clock {
 
     fn state(&self) -> MutexGuard<'_, State> {
         // Nothing between lock and unlock can panic.
-        self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+        self.state
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 }
 
@@ -220,7 +243,11 @@ impl Timeline {
     pub fn resolve(&self, stamp: Stamp) -> Option<Resolved> {
         let segment = self.segments.get(&stamp.segment)?;
         let guessed = stamp.monotonic_us <= segment.guessed_until_us;
-        let offset_us = if guessed { segment.guess_us } else { segment.offset_us? };
+        let offset_us = if guessed {
+            segment.guess_us
+        } else {
+            segment.offset_us?
+        };
         let clock = match (guessed, stamp.synced) {
             (true, _) => telemetry::Clock::Unsynced,
             (false, true) => telemetry::Clock::Synced,
@@ -232,7 +259,9 @@ impl Timeline {
 
     /// True when the segment belongs to this boot and may still become known.
     pub fn may_become_known(&self, segment: SegmentId, boot_id: &str) -> bool {
-        self.segments.get(&segment).is_some_and(|s| s.offset_us.is_none() && s.boot_id == boot_id)
+        self.segments
+            .get(&segment)
+            .is_some_and(|s| s.offset_us.is_none() && s.boot_id == boot_id)
     }
 
     /// Gives the messages of a segment up to `until_us` the guessed time. Answers what to write to disk
@@ -253,7 +282,12 @@ impl Segment {
     /// A segment that begins now.
     pub fn begin(boot_id: &str, reading: Reading) -> Self {
         let offset_us = reading.synced.then(|| reading.offset_us());
-        Self { boot_id: boot_id.to_owned(), offset_us, guess_us: reading.offset_us(), guessed_until_us: 0 }
+        Self {
+            boot_id: boot_id.to_owned(),
+            offset_us,
+            guess_us: reading.offset_us(),
+            guessed_until_us: 0,
+        }
     }
 
     /// Name of its durable value.
@@ -277,13 +311,19 @@ pub const KEY_PREFIX: &[u8] = b"clock/";
 /// Reads the machine's clocks.
 pub fn read_machine(source: Source) -> Reading {
     let wall_us = Utc::now().timestamp_micros();
-    Reading { monotonic_us: monotonic_us(), wall_us, synced: source == Source::Trusted || kernel_says_synced() }
+    Reading {
+        monotonic_us: monotonic_us(),
+        wall_us,
+        synced: source == Source::Trusted || kernel_says_synced(),
+    }
 }
 
 /// The kernel's id of this boot; the process id where the kernel gives none.
 pub fn boot_id() -> String {
-    std::fs::read_to_string("/proc/sys/kernel/random/boot_id")
-        .map_or_else(|_| format!("process-{}", std::process::id()), |id| id.trim().to_owned())
+    std::fs::read_to_string("/proc/sys/kernel/random/boot_id").map_or_else(
+        |_| format!("process-{}", std::process::id()),
+        |id| id.trim().to_owned(),
+    )
 }
 
 /// `CLOCK_BOOTTIME` counts while the machine sleeps, as the wall clock does.
@@ -308,11 +348,26 @@ mod tests {
     use super::*;
 
     fn reading(monotonic_s: u64, wall_s: i64, synced: bool) -> Reading {
-        Reading { monotonic_us: monotonic_s * 1_000_000, wall_us: wall_s * 1_000_000, synced }
+        Reading {
+            monotonic_us: monotonic_s * 1_000_000,
+            wall_us: wall_s * 1_000_000,
+            synced,
+        }
+    }
+
+    fn observe(clock: &Clock, reading: Reading) -> Option<Change> {
+        let change = clock.compare(reading)?;
+        clock.apply(change);
+        Some(change)
     }
 
     fn segment(offset_us: Option<i64>) -> Segment {
-        Segment { boot_id: "boot".into(), offset_us, guess_us: 0, guessed_until_us: 0 }
+        Segment {
+            boot_id: "boot".into(),
+            offset_us,
+            guess_us: 0,
+            guessed_until_us: 0,
+        }
     }
 
     #[test]
@@ -327,33 +382,65 @@ mod tests {
         let clock = Clock::new(SegmentId(3));
         let mut timeline = Timeline::default();
         timeline.note(SegmentId(3), segment(None));
-        let early = Stamp { segment: SegmentId(3), monotonic_us: 5_000_000, synced: false };
+        let early = Stamp {
+            segment: SegmentId(3),
+            monotonic_us: 5_000_000,
+            synced: false,
+        };
         assert_eq!(timeline.resolve(early), None);
-        assert_eq!(clock.observe(reading(10, 50, false)), None, "1970 is not the time");
-        let change = clock.observe(reading(20, 1_767_254_412, true)).unwrap();
-        let Change::Synchronised { segment: id, offset_us } = change else { panic!("{change:?}") };
+        assert_eq!(
+            observe(&clock, reading(10, 50, false)),
+            None,
+            "1970 is not the time"
+        );
+        let change = observe(&clock, reading(20, 1_767_254_412, true)).unwrap();
+        let Change::Synchronised {
+            segment: id,
+            offset_us,
+        } = change
+        else {
+            panic!("{change:?}")
+        };
         timeline.note(id, segment(Some(offset_us)));
         let resolved = timeline.resolve(early).unwrap();
         assert_eq!(resolved.time.timestamp(), 1_767_254_412 - 15);
         assert_eq!(resolved.clock, telemetry::Clock::Corrected);
-        let late = Stamp { synced: true, ..early };
+        let late = Stamp {
+            synced: true,
+            ..early
+        };
         assert_eq!(timeline.resolve(late).unwrap().clock, telemetry::Clock::Synced);
     }
 
     #[test]
     fn a_step_begins_a_segment_and_old_messages_keep_their_time() {
         let clock = Clock::new(SegmentId(1));
-        clock.observe(reading(100, 1_000_100, true)).unwrap();
-        assert_eq!(clock.observe(reading(200, 1_000_200, true)), None);
-        let change = clock.observe(reading(300, 1_000_000, true)).unwrap();
-        let Change::Stepped { segment: new, step_seconds, offset_us } = change else { panic!("{change:?}") };
+        observe(&clock, reading(100, 1_000_100, true)).unwrap();
+        assert_eq!(observe(&clock, reading(200, 1_000_200, true)), None);
+        let change = observe(&clock, reading(300, 1_000_000, true)).unwrap();
+        let Change::Stepped {
+            segment: new,
+            step_seconds,
+            offset_us,
+        } = change
+        else {
+            panic!("{change:?}")
+        };
         assert_eq!((new, step_seconds), (SegmentId(2), -300.0));
         let mut timeline = Timeline::default();
         timeline.note(SegmentId(1), segment(Some(1_000_000_000_000)));
         timeline.note(new, segment(Some(offset_us)));
-        let old = Stamp { segment: SegmentId(1), monotonic_us: 250_000_000, synced: true };
+        let old = Stamp {
+            segment: SegmentId(1),
+            monotonic_us: 250_000_000,
+            synced: true,
+        };
         assert_eq!(timeline.resolve(old).unwrap().time.timestamp(), 1_000_250);
-        let fresh = Stamp { segment: new, monotonic_us: 301_000_000, synced: true };
+        let fresh = Stamp {
+            segment: new,
+            monotonic_us: 301_000_000,
+            synced: true,
+        };
         assert_eq!(timeline.resolve(fresh).unwrap().time.timestamp(), 1_000_001);
     }
 
@@ -361,15 +448,31 @@ mod tests {
     fn a_process_that_died_before_synchronisation_is_corrected_by_its_successor() {
         let mut timeline = Timeline::default();
         timeline.note(SegmentId(1), segment(None));
-        timeline.note(SegmentId(9), Segment { boot_id: "another boot".into(), ..segment(None) });
+        timeline.note(
+            SegmentId(9),
+            Segment {
+                boot_id: "another boot".into(),
+                ..segment(None)
+            },
+        );
         let changed = timeline.note(SegmentId(2), segment(Some(7)));
         let ids: Vec<_> = changed.iter().map(|(id, _)| id.0).collect();
         assert_eq!(ids, [1, 2], "the other boot stays unknown");
-        let stored: Vec<_> =
-            changed.iter().map(|(id, s)| (id.0.to_be_bytes().to_vec(), s.encode())).collect();
+        let stored: Vec<_> = changed
+            .iter()
+            .map(|(id, s)| (id.0.to_be_bytes().to_vec(), s.encode()))
+            .collect();
         let mut loaded = Timeline::load(stored);
         assert_eq!(loaded.next_segment(), SegmentId(3));
-        assert!(loaded.resolve(Stamp { segment: SegmentId(1), monotonic_us: 1, synced: false }).is_some());
+        assert!(
+            loaded
+                .resolve(Stamp {
+                    segment: SegmentId(1),
+                    monotonic_us: 1,
+                    synced: false
+                })
+                .is_some()
+        );
         loaded.note(SegmentId(3), segment(None));
         assert!(loaded.may_become_known(SegmentId(3), "boot"));
         assert!(!loaded.may_become_known(SegmentId(3), "another boot"));
@@ -378,18 +481,48 @@ mod tests {
     #[test]
     fn a_message_that_went_out_with_a_guess_keeps_it() {
         let mut timeline = Timeline::default();
-        timeline.note(SegmentId(1), Segment { guess_us: 500, ..segment(None) });
-        let stamp = |monotonic_us| Stamp { segment: SegmentId(1), monotonic_us, synced: false };
+        timeline.note(
+            SegmentId(1),
+            Segment {
+                guess_us: 500,
+                ..segment(None)
+            },
+        );
+        let stamp = |monotonic_us| Stamp {
+            segment: SegmentId(1),
+            monotonic_us,
+            synced: false,
+        };
         assert_eq!(timeline.resolve(stamp(10)), None);
         let stored = timeline.give_up(SegmentId(1), 10);
         let guessed = timeline.resolve(stamp(10)).unwrap();
         assert_eq!(guessed.clock, telemetry::Clock::Unsynced);
-        assert_eq!(timeline.resolve(stamp(11)), None, "younger messages go on waiting");
-        timeline.note(SegmentId(1), Segment { offset_us: Some(1_000_000), ..stored });
+        assert_eq!(
+            timeline.resolve(stamp(11)),
+            None,
+            "younger messages go on waiting"
+        );
+        timeline.note(
+            SegmentId(1),
+            Segment {
+                offset_us: Some(1_000_000),
+                ..stored
+            },
+        );
         assert_eq!(timeline.resolve(stamp(10)), Some(guessed));
-        assert_eq!(timeline.resolve(stamp(11)).unwrap().clock, telemetry::Clock::Corrected);
+        assert_eq!(
+            timeline.resolve(stamp(11)).unwrap().clock,
+            telemetry::Clock::Corrected
+        );
         timeline.give_up(SegmentId(77), u64::MAX);
-        let unknown = Stamp { segment: SegmentId(77), monotonic_us: 1, synced: true };
-        assert_eq!(timeline.resolve(unknown).unwrap().clock, telemetry::Clock::Unsynced);
+        let unknown = Stamp {
+            segment: SegmentId(77),
+            monotonic_us: 1,
+            synced: true,
+        };
+        assert_eq!(
+            timeline.resolve(unknown).unwrap().clock,
+            telemetry::Clock::Unsynced
+        );
     }
 }

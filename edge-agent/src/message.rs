@@ -53,7 +53,11 @@ impl Message {
         };
         let mut out = Vec::with_capacity(HEADER_BYTES + self.topic.len() + payload_bytes);
         out.put_u8(VERSION);
-        out.put_u8(if matches!(self.body, Body::Payload(_)) { WHOLE } else { TRUNCATED });
+        out.put_u8(if matches!(self.body, Body::Payload(_)) {
+            WHOLE
+        } else {
+            TRUNCATED
+        });
         out.put_u32(self.stamp.segment.0);
         out.put_u64(self.stamp.monotonic_us);
         out.put_u8(u8::from(self.stamp.synced));
@@ -94,12 +98,24 @@ impl Message {
                 let length = entry.get_u64();
                 let mut sha256 = [0; 32];
                 entry.copy_to_slice(&mut sha256);
-                Body::Truncated { head: entry, length, sha256 }
+                Body::Truncated {
+                    head: entry,
+                    length,
+                    sha256,
+                }
             }
             TRUNCATED => return Err(MalformedMessage("truncated payload is cut off")),
             _ => return Err(MalformedMessage("unknown form")),
         };
-        Ok(Self { stamp: Stamp { segment, monotonic_us, synced }, topic, body })
+        Ok(Self {
+            stamp: Stamp {
+                segment,
+                monotonic_us,
+                synced,
+            },
+            topic,
+            body,
+        })
     }
 }
 
@@ -108,8 +124,16 @@ mod tests {
     use super::*;
 
     fn sample(body: Body) -> Message {
-        let stamp = Stamp { segment: SegmentId(7), monotonic_us: 123_456_789, synced: true };
-        Message { stamp, topic: "shellyhtg3-e4b32322a0f4/events/rpc".into(), body }
+        let stamp = Stamp {
+            segment: SegmentId(7),
+            monotonic_us: 123_456_789,
+            synced: true,
+        };
+        Message {
+            stamp,
+            topic: "shellyhtg3-e4b32322a0f4/events/rpc".into(),
+            body,
+        }
     }
 
     #[test]
@@ -117,7 +141,11 @@ mod tests {
         for body in [
             Body::Payload(Bytes::from_static(b"{\"a\":1}")),
             Body::Payload(Bytes::new()),
-            Body::Truncated { head: Bytes::from_static(b"{"), length: 2 << 20, sha256: [9; 32] },
+            Body::Truncated {
+                head: Bytes::from_static(b"{"),
+                length: 2 << 20,
+                sha256: [9; 32],
+            },
         ] {
             let message = sample(body);
             assert_eq!(Message::decode(message.encode().into()), Ok(message));
@@ -126,9 +154,17 @@ mod tests {
 
     #[test]
     fn every_cut_is_an_error_or_another_message_but_never_a_panic() {
-        let whole = sample(Body::Truncated { head: Bytes::new(), length: 1, sha256: [0; 32] }).encode();
+        let whole = sample(Body::Truncated {
+            head: Bytes::new(),
+            length: 1,
+            sha256: [0; 32],
+        })
+        .encode();
         for len in 0..whole.len() {
-            assert!(Message::decode(Bytes::copy_from_slice(&whole[..len])).is_err(), "{len}");
+            assert!(
+                Message::decode(Bytes::copy_from_slice(&whole[..len])).is_err(),
+                "{len}"
+            );
         }
     }
 }

@@ -52,7 +52,11 @@ fn parse_key(key: &[u8]) -> Option<(u64, u16)> {
 pub(super) fn write(batch: &mut sled::Batch, first: u64, entries: &[&[u8]]) {
     let mut raw = Vec::with_capacity(entries.iter().map(|e| e.len() + 4).sum());
     for entry in entries {
-        raw.extend_from_slice(&u32::try_from(entry.len()).expect("an entry is far below 4 GiB").to_be_bytes());
+        raw.extend_from_slice(
+            &u32::try_from(entry.len())
+                .expect("an entry is far below 4 GiB")
+                .to_be_bytes(),
+        );
         raw.extend_from_slice(entry);
     }
     let packed = lz4_flex::block::compress(&raw);
@@ -117,7 +121,10 @@ fn unpack(first: u64, header: &Header, packed: &[u8]) -> Result<Vec<Entry>, &'st
         if len > raw.len() {
             return Err("entry is cut off");
         }
-        entries.push(Entry { sequence: Sequence(first + n), bytes: raw.split_to(len) });
+        entries.push(Entry {
+            sequence: Sequence(first + n),
+            bytes: raw.split_to(len),
+        });
     }
     Ok(entries)
 }
@@ -130,8 +137,12 @@ pub(super) fn first_sequence(tree: &sled::Tree) -> sled::Result<Option<u64>> {
 
 /// The sequence after the last group in the tree.
 pub(super) fn last_end(tree: &sled::Tree) -> sled::Result<Option<u64>> {
-    let Some((last_key, _)) = tree.scan_prefix(b"g").next_back().transpose()? else { return Ok(None) };
-    let Some((first, _)) = parse_key(&last_key) else { return Ok(None) };
+    let Some((last_key, _)) = tree.scan_prefix(b"g").next_back().transpose()? else {
+        return Ok(None);
+    };
+    let Some((first, _)) = parse_key(&last_key) else {
+        return Ok(None);
+    };
     let count = match tree.get(key(first, 0))? {
         Some(value) => header(&value).map_or(1, |h| u64::from(h.count)),
         None => 1,
@@ -140,14 +151,23 @@ pub(super) fn last_end(tree: &sled::Tree) -> sled::Result<Option<u64>> {
 }
 
 /// See [`super::Buffer::read`].
-pub(super) fn read(tree: &sled::Tree, from: Sequence, end: Sequence, max_bytes: usize) -> sled::Result<Batch> {
+pub(super) fn read(
+    tree: &sled::Tree,
+    from: Sequence,
+    end: Sequence,
+    max_bytes: usize,
+) -> sled::Result<Batch> {
     let mut batch = Batch::default();
     let mut bytes = 0;
     // The group that holds `from` begins at or before it.
     if from >= end {
         return Ok(batch);
     }
-    let start = match tree.range(key(0, 0)..=key(from.0, u16::MAX)).next_back().transpose()? {
+    let start = match tree
+        .range(key(0, 0)..=key(from.0, u16::MAX))
+        .next_back()
+        .transpose()?
+    {
         Some((k, _)) => parse_key(&k).map_or(from.0, |(first, _)| first),
         None => from.0,
     };
@@ -206,7 +226,9 @@ fn assemble(first: u64, parts: &[u16], pieces: &[sled::IVec]) -> Result<Vec<Entr
         unpack(first, &head, &pieces[0][HEADER_BYTES..])
     } else {
         let mut packed = pieces[0][HEADER_BYTES..].to_vec();
-        pieces[1..].iter().for_each(|piece| packed.extend_from_slice(piece));
+        pieces[1..]
+            .iter()
+            .for_each(|piece| packed.extend_from_slice(piece));
         unpack(first, &head, &packed)
     };
     unpacked.map_err(|what| (count, what))

@@ -27,7 +27,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -123,6 +123,9 @@ pub type Done = Box<dyn FnOnce(Result<Sequence, AppendError>) + Send>;
 /// A change of a small durable value that rides with an append: `None` removes it.
 pub type Side = (Vec<u8>, Option<Vec<u8>>);
 
+/// A small durable value with its name, as read back.
+pub type NamedValue = (Vec<u8>, Vec<u8>);
+
 /// Figures for `/status` and metrics.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Stats {
@@ -144,6 +147,7 @@ struct Counters {
     commits: AtomicU64,
     committed_entries: AtomicU64,
     failed_commits: AtomicU64,
+    broken: AtomicBool,
     /// First sequence not yet removed.
     head: AtomicU64,
     /// First sequence not yet committed.
@@ -180,8 +184,14 @@ const CACHE_BYTES: u64 = 16 * 1024 * 1024;
 impl Buffer {
     /// Opens or creates the buffer in `dir` and starts its writer thread.
     pub fn open(dir: &Path, limits: Limits) -> Result<Self, BufferError> {
-        let io = |source| BufferError::Io { path: dir.to_owned(), source };
-        let sled_error = |source| BufferError::Sled { path: dir.to_owned(), source };
+        let io = |source| BufferError::Io {
+            path: dir.to_owned(),
+            source,
+        };
+        let sled_error = |source| BufferError::Sled {
+            path: dir.to_owned(),
+            source,
+        };
         std::fs::create_dir_all(dir).map_err(io)?;
         let tree = sled::Config::new()
             .path(dir)
@@ -191,7 +201,11 @@ impl Buffer {
             .mode(sled::Mode::HighThroughput)
             .open()
             .map_err(sled_error)?;
-        let data_file = File::options().read(true).write(true).open(dir.join("db")).map_err(io)?;
+        let data_file = File::options()
+            .read(true)
+            .write(true)
+            .open(dir.join("db"))
+            .map_err(io)?;
 
         let epoch = match tree.get(b"mepoch").map_err(sled_error)? {
             Some(value) => read_u32(&value).ok_or(BufferError::Malformed("epoch"))?,
@@ -208,17 +222,28 @@ impl Buffer {
             Some(value) => read_u64(&value).ok_or(BufferError::Malformed("next"))?,
             None => 1,
         };
-        let next = group::last_end(&tree).map_err(sled_error)?.map_or(stored_next, |end| end.max(stored_next));
+        let next = group::last_end(&tree)
+            .map_err(sled_error)?
+            .map_or(stored_next, |end| end.max(stored_next));
         let head = group::first_sequence(&tree).map_err(sled_error)?.unwrap_or(next);
 
         let counters = Arc::new(Counters::default());
         counters.head.store(head, Ordering::Relaxed);
         counters.tail.store(next, Ordering::Relaxed);
-        counters.bytes_on_disk.store(tree.size_on_disk().unwrap_or(0), Ordering::Relaxed);
+        counters
+            .bytes_on_disk
+            .store(tree.size_on_disk().unwrap_or(0), Ordering::Relaxed);
 
         let (commands, receiver) = std::sync::mpsc::sync_channel(COMMAND_QUEUE);
         let (committed_sender, committed) = watch::channel(next);
-        let writer = writer::Writer::new(tree.clone(), data_file, limits, next, counters.clone(), committed_sender);
+        let writer = writer::Writer::new(
+            tree.clone(),
+            data_file,
+            limits,
+            next,
+            counters.clone(),
+            committed_sender,
+        );
         let handle = std::thread::Builder::new()
             .name("buffer-writer".into())
             .spawn(move || writer.run(&receiver))
@@ -262,7 +287,11 @@ impl Buffer {
             // A caller that stopped waiting needs no answer.
             let _ = sender.send(outcome);
         });
-        let mut append = Append { bytes, side: Vec::new(), done };
+        let mut append = Append {
+            bytes,
+            side: Vec::new(),
+            done,
+        };
         while let Err(back) = self.try_append(append) {
             append = back;
             tokio::time::sleep(Duration::from_millis(1)).await;
@@ -275,8 +304,10 @@ impl Buffer {
     pub fn read(&self, from: Sequence, max_bytes: usize) -> Result<Batch, BufferError> {
         // What stands behind the tail is not on disk yet, and may never be.
         let end = Sequence(self.shared.counters.tail.load(Ordering::Acquire));
-        group::read(&self.shared.tree, from, end, max_bytes)
-            .map_err(|source| BufferError::Sled { path: PathBuf::from("buffer"), source })
+        group::read(&self.shared.tree, from, end, max_bytes).map_err(|source| BufferError::Sled {
+            path: PathBuf::from("buffer"),
+            source,
+        })
     }
 
     /// The first sequence that is not removed: where a reader starts after a restart.
@@ -303,18 +334,24 @@ impl Buffer {
         let found = self.shared.tree.get(side_key(name));
         found
             .map(|value| value.map(|v| v.to_vec()))
-            .map_err(|source| BufferError::Sled { path: PathBuf::from("buffer"), source })
+            .map_err(|source| BufferError::Sled {
+                path: PathBuf::from("buffer"),
+                source,
+            })
     }
 
     /// All small durable values whose name begins with `prefix`, without the prefix.
-    pub fn values(&self, prefix: &[u8]) -> Result<Vec<(Vec<u8>, Vec<u8>)>, BufferError> {
+    pub fn values(&self, prefix: &[u8]) -> Result<Vec<NamedValue>, BufferError> {
         let key = side_key(prefix);
         self.shared
             .tree
             .scan_prefix(&key)
             .map(|found| found.map(|(k, v)| (k[key.len()..].to_vec(), v.to_vec())))
             .collect::<Result<_, _>>()
-            .map_err(|source| BufferError::Sled { path: PathBuf::from("buffer"), source })
+            .map_err(|source| BufferError::Sled {
+                path: PathBuf::from("buffer"),
+                source,
+            })
     }
 
     /// Writes small durable values and waits until they are on disk.
@@ -333,6 +370,11 @@ impl Buffer {
             }
         }
         receiver.await.unwrap_or(Err(AppendError::Closed))
+    }
+
+    /// True from a failed commit to the next that works.
+    pub fn is_broken(&self) -> bool {
+        self.shared.counters.broken.load(Ordering::Relaxed)
     }
 
     /// Figures for `/status` and metrics.

@@ -3,7 +3,11 @@
 use super::*;
 
 fn limits() -> Limits {
-    Limits { max_bytes: 1 << 30, commit_interval: Duration::from_millis(1), commit_bytes: 32 * 1024 }
+    Limits {
+        max_bytes: 1 << 30,
+        commit_interval: Duration::from_millis(1),
+        commit_bytes: 32 * 1024,
+    }
 }
 
 fn entry(n: u64) -> Vec<u8> {
@@ -19,7 +23,12 @@ fn read_all(buffer: &Buffer, mut from: Sequence) -> Vec<(u64, Vec<u8>)> {
         if batch.entries.is_empty() {
             return all;
         }
-        all.extend(batch.entries.into_iter().map(|e| (e.sequence.0, e.bytes.to_vec())));
+        all.extend(
+            batch
+                .entries
+                .into_iter()
+                .map(|e| (e.sequence.0, e.bytes.to_vec())),
+        );
         from = next;
     }
 }
@@ -41,7 +50,10 @@ async fn entries_come_back_in_order_with_their_sequences() {
 #[tokio::test]
 async fn concurrent_appends_share_commits() {
     let dir = tempfile::tempdir().unwrap();
-    let slow = Limits { commit_interval: Duration::from_millis(50), ..limits() };
+    let slow = Limits {
+        commit_interval: Duration::from_millis(50),
+        ..limits()
+    };
     let buffer = Buffer::open(dir.path(), slow).unwrap();
     let tasks: Vec<_> = (0..200)
         .map(|n| {
@@ -72,16 +84,27 @@ async fn what_was_acknowledged_is_there_after_a_restart_and_sequences_go_on() {
         buffer.epoch()
     };
     let buffer = Buffer::open(dir.path(), limits()).unwrap();
-    assert_eq!(buffer.epoch(), epoch, "the epoch belongs to the buffer, not to the process");
+    assert_eq!(
+        buffer.epoch(),
+        epoch,
+        "the epoch belongs to the buffer, not to the process"
+    );
     assert_eq!(buffer.stats().entries, 0);
-    assert_eq!(buffer.append(entry(11)).await, Ok(Sequence(11)), "an emptied buffer must not reuse sequences");
+    assert_eq!(
+        buffer.append(entry(11)).await,
+        Ok(Sequence(11)),
+        "an emptied buffer must not reuse sequences"
+    );
 }
 
 #[tokio::test]
 async fn a_partly_removed_group_comes_back_whole_but_never_less() {
     let dir = tempfile::tempdir().unwrap();
     {
-        let slow = Limits { commit_interval: Duration::from_millis(30), ..limits() };
+        let slow = Limits {
+            commit_interval: Duration::from_millis(30),
+            ..limits()
+        };
         let buffer = Buffer::open(dir.path(), slow).unwrap();
         let appends = (1..=10).map(|n| buffer.append(entry(n)));
         futures_join(appends).await;
@@ -89,15 +112,24 @@ async fn a_partly_removed_group_comes_back_whole_but_never_less() {
         buffer.close();
     }
     let buffer = Buffer::open(dir.path(), limits()).unwrap();
-    let sequences: Vec<_> = read_all(&buffer, buffer.head()).into_iter().map(|(n, _)| n).collect();
+    let sequences: Vec<_> = read_all(&buffer, buffer.head())
+        .into_iter()
+        .map(|(n, _)| n)
+        .collect();
     assert!(sequences.ends_with(&[5, 6, 7, 8, 9, 10]), "{sequences:?}");
 }
 
-async fn futures_join<F: Future<Output = Result<Sequence, AppendError>> + Send>(futures: impl Iterator<Item = F>) {
+async fn futures_join<F: Future<Output = Result<Sequence, AppendError>> + Send>(
+    futures: impl Iterator<Item = F>,
+) {
     let mut all: Vec<_> = futures.map(Box::pin).collect();
     std::future::poll_fn(|context| {
         all.retain_mut(|f| f.as_mut().poll(context).is_pending());
-        if all.is_empty() { std::task::Poll::Ready(()) } else { std::task::Poll::Pending }
+        if all.is_empty() {
+            std::task::Poll::Ready(())
+        } else {
+            std::task::Poll::Pending
+        }
     })
     .await;
 }
@@ -114,7 +146,10 @@ async fn an_entry_of_256_kib_that_does_not_compress_is_kept() {
         buffer.close();
     }
     let buffer = Buffer::open(dir.path(), limits()).unwrap();
-    assert_eq!(read_all(&buffer, buffer.head()), [(1, entry(1)), (2, big), (3, entry(3))]);
+    assert_eq!(
+        read_all(&buffer, buffer.head()),
+        [(1, entry(1)), (2, big), (3, entry(3))]
+    );
 }
 
 /// sled does not sync the files under `blobs/`: an acknowledged entry must never be in one.
@@ -139,7 +174,13 @@ async fn a_damaged_group_is_reported_and_the_rest_is_read() {
         buffer.append(entry(n)).await.unwrap();
     }
     let damage = |first: u64, change: &dyn Fn(&mut Vec<u8>)| {
-        let mut value = buffer.shared.tree.get(group::key(first, 0)).unwrap().unwrap().to_vec();
+        let mut value = buffer
+            .shared
+            .tree
+            .get(group::key(first, 0))
+            .unwrap()
+            .unwrap()
+            .to_vec();
         change(&mut value);
         buffer.shared.tree.insert(group::key(first, 0), value).unwrap();
     };
@@ -147,18 +188,32 @@ async fn a_damaged_group_is_reported_and_the_rest_is_read() {
     let batch = buffer.read(Sequence(1), 4096).unwrap();
     let sequences: Vec<_> = batch.entries.iter().map(|e| e.sequence.0).collect();
     assert_eq!(sequences, [1, 3]);
-    assert_eq!(batch.corrupt, [CorruptGroup { first: 2, count: 1, what: "checksum does not match" }]);
+    assert_eq!(
+        batch.corrupt,
+        [CorruptGroup {
+            first: 2,
+            count: 1,
+            what: "checksum does not match"
+        }]
+    );
     damage(3, &|value| value.truncate(4));
     let batch = buffer.read(Sequence(2), 4096).unwrap();
     assert_eq!(batch.corrupt.len(), 2);
     assert!(batch.entries.is_empty());
-    assert_eq!(batch.next, Some(Sequence(4)), "a reader must get past damage at the end");
+    assert_eq!(
+        batch.next,
+        Some(Sequence(4)),
+        "a reader must get past damage at the end"
+    );
 }
 
 #[tokio::test]
 async fn a_full_buffer_refuses_and_accepts_again_when_it_is_drained() {
     let dir = tempfile::tempdir().unwrap();
-    let small = Limits { max_bytes: 1, ..limits() };
+    let small = Limits {
+        max_bytes: 1,
+        ..limits()
+    };
     let buffer = Buffer::open(dir.path(), small).unwrap();
     // An empty buffer takes one group whatever its size: the file never shrinks below sled's own segments.
     assert_eq!(buffer.append(entry(1)).await, Ok(Sequence(1)));
@@ -172,16 +227,33 @@ async fn small_values_survive_a_restart_and_ride_with_entries() {
     let dir = tempfile::tempdir().unwrap();
     {
         let buffer = Buffer::open(dir.path(), limits()).unwrap();
-        buffer.put(vec![(b"clock/1".to_vec(), Some(b"a".to_vec()))]).await.unwrap();
+        buffer
+            .put(vec![(b"clock/1".to_vec(), Some(b"a".to_vec()))])
+            .await
+            .unwrap();
         let (sender, receiver) = oneshot::channel();
         let done: Done = Box::new(move |outcome| sender.send(outcome).unwrap());
-        let side = vec![(b"clock/2".to_vec(), Some(b"b".to_vec())), (b"clock/1".to_vec(), None)];
-        assert!(buffer.try_append(Append { bytes: entry(1), side, done }).is_ok());
+        let side = vec![
+            (b"clock/2".to_vec(), Some(b"b".to_vec())),
+            (b"clock/1".to_vec(), None),
+        ];
+        assert!(
+            buffer
+                .try_append(Append {
+                    bytes: entry(1),
+                    side,
+                    done
+                })
+                .is_ok()
+        );
         receiver.await.unwrap().unwrap();
         buffer.close();
     }
     let buffer = Buffer::open(dir.path(), limits()).unwrap();
-    assert_eq!(buffer.values(b"clock/").unwrap(), [(b"2".to_vec(), b"b".to_vec())]);
+    assert_eq!(
+        buffer.values(b"clock/").unwrap(),
+        [(b"2".to_vec(), b"b".to_vec())]
+    );
     assert_eq!(buffer.value(b"clock/1").unwrap(), None);
 }
 
@@ -198,13 +270,23 @@ async fn random_operations_agree_with_a_model() {
         for step in 0..300 {
             match random.random_range(0..100) {
                 0..60 => {
-                    let size = if random.random_bool(0.02) { 120_000 } else { random.random_range(0..600) };
+                    let size = if random.random_bool(0.02) {
+                        120_000
+                    } else {
+                        random.random_range(0..600)
+                    };
                     let bytes: Vec<u8> = (0..size).map(|_| random.random()).collect();
                     let sequence = buffer.append(bytes.clone()).await.unwrap();
-                    assert!(model.insert(sequence.0, bytes).is_none(), "seed {seed} step {step}");
+                    assert!(
+                        model.insert(sequence.0, bytes).is_none(),
+                        "seed {seed} step {step}"
+                    );
                 }
                 60..75 => {
-                    let end = model.keys().last().map_or(removed, |last| random.random_range(removed..=last + 1));
+                    let end = model
+                        .keys()
+                        .last()
+                        .map_or(removed, |last| random.random_range(removed..=last + 1));
                     buffer.remove_before(Sequence(end));
                     removed = end;
                 }
@@ -217,7 +299,10 @@ async fn random_operations_agree_with_a_model() {
                     buffer.close();
                     drop(buffer);
                     buffer = Buffer::open(dir.path(), limits()).unwrap();
-                    assert!(buffer.head().0 <= removed, "seed {seed} step {step}: an unremoved entry is gone");
+                    assert!(
+                        buffer.head().0 <= removed,
+                        "seed {seed} step {step}: an unremoved entry is gone"
+                    );
                 }
             }
         }

@@ -14,9 +14,11 @@ use tokio::sync::{oneshot, watch};
 
 use super::{Append, AppendError, Counters, Limits, Sequence, Side, group, side_key};
 
+type PutDone = oneshot::Sender<Result<(), AppendError>>;
+
 pub(super) enum Command {
     Append(Append),
-    Put(Vec<Side>, oneshot::Sender<Result<(), AppendError>>),
+    Put(Vec<Side>, PutDone),
     Removed,
     Stop,
 }
@@ -42,7 +44,7 @@ pub(super) struct Writer {
 #[derive(Default)]
 struct Pending {
     appends: Vec<Append>,
-    puts: Vec<(Vec<Side>, oneshot::Sender<Result<(), AppendError>>)>,
+    puts: Vec<(Vec<Side>, PutDone)>,
     bytes: usize,
     stop: bool,
 }
@@ -56,7 +58,16 @@ impl Writer {
         counters: Arc<Counters>,
         committed: watch::Sender<u64>,
     ) -> Self {
-        Self { tree, data_file, limits, next, removed_to: 0, counters, committed, removal_due: None }
+        Self {
+            tree,
+            data_file,
+            limits,
+            next,
+            removed_to: 0,
+            counters,
+            committed,
+            removal_due: None,
+        }
     }
 
     pub(super) fn run(mut self, commands: &Receiver<Command>) {
@@ -90,11 +101,15 @@ impl Writer {
                     pending.appends.push(append);
                 }
                 Ok(Command::Put(values, done)) => {
-                    pending.bytes += values.iter().map(|(k, v)| k.len() + v.as_ref().map_or(0, Vec::len)).sum::<usize>();
+                    pending.bytes += values
+                        .iter()
+                        .map(|(k, v)| k.len() + v.as_ref().map_or(0, Vec::len))
+                        .sum::<usize>();
                     pending.puts.push((values, done));
                 }
                 Ok(Command::Removed) => {
-                    self.removal_due.get_or_insert_with(|| Instant::now() + REMOVAL_DELAY);
+                    self.removal_due
+                        .get_or_insert_with(|| Instant::now() + REMOVAL_DELAY);
                     continue;
                 }
                 Ok(Command::Stop) | Err(RecvTimeoutError::Disconnected) => {
@@ -125,12 +140,17 @@ impl Writer {
         let first = self.next;
         match self.commit(&pending) {
             Ok(()) => {
+                if self.counters.broken.swap(false, Ordering::Relaxed) {
+                    tracing::info!("the buffer can be written again");
+                }
                 let count = pending.appends.len() as u64;
                 self.next += count;
                 self.counters.tail.store(self.next, Ordering::Release);
                 if count > 0 {
                     self.counters.commits.fetch_add(1, Ordering::Relaxed);
-                    self.counters.committed_entries.fetch_add(count, Ordering::Relaxed);
+                    self.counters
+                        .committed_entries
+                        .fetch_add(count, Ordering::Relaxed);
                 }
                 for (n, append) in pending.appends.into_iter().enumerate() {
                     (append.done)(Ok(Sequence(first + n as u64)));
@@ -144,7 +164,8 @@ impl Writer {
                 }
             }
             Err(error) => {
-                if self.counters.failed_commits.fetch_add(1, Ordering::Relaxed) == 0 {
+                self.counters.failed_commits.fetch_add(1, Ordering::Relaxed);
+                if !self.counters.broken.swap(true, Ordering::Relaxed) {
                     tracing::error!(%error, "the buffer cannot be written; nothing is acknowledged until it can");
                 }
                 self.forget_failed(first, pending.appends.len() as u64);
@@ -157,7 +178,9 @@ impl Writer {
                 std::thread::sleep(DISK_RETRY);
             }
         }
-        self.counters.bytes_on_disk.store(self.tree.size_on_disk().unwrap_or(u64::MAX), Ordering::Relaxed);
+        self.counters
+            .bytes_on_disk
+            .store(self.tree.size_on_disk().unwrap_or(u64::MAX), Ordering::Relaxed);
     }
 
     /// sled may hold the failed group in memory and write it with a later flush. It is taken out again, and its
@@ -168,7 +191,12 @@ impl Writer {
         }
         self.next += count;
         let mut removal = sled::Batch::default();
-        let keys: Vec<_> = self.tree.range(group::key(first, 0)..group::key(self.next, 0)).keys().flatten().collect();
+        let keys: Vec<_> = self
+            .tree
+            .range(group::key(first, 0)..group::key(self.next, 0))
+            .keys()
+            .flatten()
+            .collect();
         keys.into_iter().for_each(|key| removal.remove(key));
         if let Err(error) = self.tree.apply_batch(removal) {
             tracing::error!(%error, "a group that failed to commit could not be taken out of the buffer");
@@ -183,7 +211,11 @@ impl Writer {
             group::write(&mut batch, self.next, &entries);
             batch.insert(b"mnext", &(self.next + entries.len() as u64).to_be_bytes());
         }
-        let sides = pending.appends.iter().flat_map(|a| &a.side).chain(pending.puts.iter().flat_map(|(v, _)| v));
+        let sides = pending
+            .appends
+            .iter()
+            .flat_map(|a| &a.side)
+            .chain(pending.puts.iter().flat_map(|(v, _)| v));
         for (name, value) in sides {
             match value {
                 Some(value) => batch.insert(side_key(name), value.as_slice()),

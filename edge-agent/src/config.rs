@@ -1,0 +1,387 @@
+//! The configuration: one TOML file, overridden by `EDGE_AGENT_*` variables, checked once at start.
+//!
+//! Nothing is read again later and nothing is bound before everything is checked. Errors name the key or variable.
+
+use std::{
+    collections::HashMap,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use serde::Deserialize;
+use toml::{Table, Value};
+
+use crate::{
+    broker::Anonymous,
+    clock::Source,
+    decode::{Decoders, GenericRoute, Route},
+};
+
+/// Checked settings.
+#[derive(Debug)]
+pub struct Config {
+    /// Name of this agent, part of every id.
+    pub agent: String,
+    /// Where the buffer lives.
+    pub data_dir: PathBuf,
+    /// Where MQTT clients connect.
+    pub mqtt_listen: SocketAddr,
+    /// Who may connect without a user.
+    pub anonymous: Anonymous,
+    /// Most MQTT connections at a time.
+    pub max_connections: usize,
+    /// Where `/status` and `/metrics` are served.
+    pub admin_listen: SocketAddr,
+    /// Bootstrap servers of Redpanda.
+    pub kafka_bootstrap: String,
+    /// Limits of the buffer.
+    pub buffer: crate::buffer::Limits,
+    /// Whose word is taken for the time.
+    pub clock_source: Source,
+    /// How long messages wait for the time.
+    pub clock_wait: Duration,
+    /// Which topics are captured and how they are decoded.
+    pub decoders: Decoders,
+    /// Where a device is.
+    pub locations: HashMap<String, String>,
+}
+
+/// What is wrong with the configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("{path}: {source}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        source: std::io::Error,
+    },
+    /// The file is not TOML, or a key is unknown or of the wrong type.
+    #[error("{path}: {message}")]
+    Toml {
+        /// The file.
+        path: PathBuf,
+        /// What the parser says, with line and column.
+        message: String,
+    },
+    /// A value is not usable.
+    #[error("{key}: {message}")]
+    Value {
+        /// The key, or the variable that set it.
+        key: String,
+        /// What is wrong and what would do.
+        message: String,
+    },
+}
+
+/// Variables that override a key of the file. A number or a boolean is taken as such where the key wants one.
+const OVERRIDES: [(&str, &[&str]); 12] = [
+    ("EDGE_AGENT_AGENT", &["agent"]),
+    ("EDGE_AGENT_DATA_DIR", &["data_dir"]),
+    ("EDGE_AGENT_MQTT_LISTEN", &["mqtt", "listen"]),
+    ("EDGE_AGENT_MQTT_ANONYMOUS", &["mqtt", "anonymous"]),
+    ("EDGE_AGENT_MQTT_MAX_CONNECTIONS", &["mqtt", "max_connections"]),
+    ("EDGE_AGENT_ADMIN_LISTEN", &["admin", "listen"]),
+    ("EDGE_AGENT_KAFKA_BOOTSTRAP", &["kafka", "bootstrap"]),
+    ("EDGE_AGENT_BUFFER_MAX_BYTES", &["buffer", "max_bytes"]),
+    (
+        "EDGE_AGENT_BUFFER_COMMIT_INTERVAL_MS",
+        &["buffer", "commit_interval_ms"],
+    ),
+    ("EDGE_AGENT_BUFFER_COMMIT_BYTES", &["buffer", "commit_bytes"]),
+    ("EDGE_AGENT_CLOCK_SOURCE", &["clock", "source"]),
+    ("EDGE_AGENT_CLOCK_WAIT_SECONDS", &["clock", "wait_seconds"]),
+];
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Raw {
+    agent: String,
+    data_dir: PathBuf,
+    #[serde(default)]
+    mqtt: RawMqtt,
+    #[serde(default)]
+    admin: RawAdmin,
+    kafka: RawKafka,
+    #[serde(default)]
+    buffer: RawBuffer,
+    #[serde(default)]
+    clock: RawClock,
+    /// Added to the built-in routes.
+    #[serde(default)]
+    routes: Vec<Route>,
+    #[serde(default)]
+    generic: Vec<GenericRoute>,
+    #[serde(default)]
+    locations: HashMap<String, String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct RawMqtt {
+    listen: SocketAddr,
+    anonymous: Anonymous,
+    max_connections: usize,
+}
+
+impl Default for RawMqtt {
+    fn default() -> Self {
+        // A house has some tens of devices; 1,000 connections cost about 10 MB.
+        Self {
+            listen: ([127, 0, 0, 1], 1883).into(),
+            anonymous: Anonymous::default(),
+            max_connections: 1_000,
+        }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct RawAdmin {
+    listen: SocketAddr,
+}
+
+impl Default for RawAdmin {
+    fn default() -> Self {
+        Self {
+            listen: ([127, 0, 0, 1], 9180).into(),
+        }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawKafka {
+    bootstrap: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct RawBuffer {
+    max_bytes: u64,
+    commit_interval_ms: u64,
+    commit_bytes: usize,
+}
+
+impl Default for RawBuffer {
+    fn default() -> Self {
+        // 4 GiB hold some ten million readings: weeks of a house, on a card that has room for it.
+        Self {
+            max_bytes: 4 << 30,
+            commit_interval_ms: 2,
+            commit_bytes: 32 * 1024,
+        }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct RawClock {
+    source: Source,
+    wait_seconds: u64,
+}
+
+impl Default for RawClock {
+    fn default() -> Self {
+        Self {
+            source: Source::default(),
+            wait_seconds: 120,
+        }
+    }
+}
+
+/// sled needs two segments of 4 MiB before it can hold anything.
+const MIN_BUFFER_BYTES: u64 = 16 << 20;
+/// A group must fit the reader's guard with one captured payload on top.
+const MAX_COMMIT_BYTES: usize = 256 * 1024;
+/// An agent's name stands in every id.
+const MAX_AGENT_BYTES: usize = 32;
+
+impl Config {
+    /// Reads `file`, applies the variables `env` gives, and checks everything.
+    pub fn load(file: &Path, env: impl Fn(&str) -> Option<String>) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(file).map_err(|source| ConfigError::Read {
+            path: file.to_owned(),
+            source,
+        })?;
+        let toml_error = |error: toml::de::Error| ConfigError::Toml {
+            path: file.to_owned(),
+            message: error.to_string(),
+        };
+        let mut table: Table = text.parse().map_err(toml_error)?;
+        for (variable, path) in OVERRIDES {
+            if let Some(value) = env(variable) {
+                set(&mut table, path, &value, variable)?;
+            }
+        }
+        Self::check(table.try_into().map_err(toml_error)?)
+    }
+
+    fn check(raw: Raw) -> Result<Self, ConfigError> {
+        let bad = |key: &str, message: String| {
+            Err(ConfigError::Value {
+                key: key.into(),
+                message,
+            })
+        };
+        let word = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+        if raw.agent.is_empty() || raw.agent.len() > MAX_AGENT_BYTES || !raw.agent.chars().all(word) {
+            return bad("agent", format!("1 to {MAX_AGENT_BYTES} letters, digits, - or _"));
+        }
+        if raw
+            .kafka
+            .bootstrap
+            .split(',')
+            .any(|server| server.trim().rsplit_once(':').is_none())
+        {
+            return bad("kafka.bootstrap", "host:port, several separated by commas".into());
+        }
+        if raw.buffer.max_bytes < MIN_BUFFER_BYTES {
+            return bad("buffer.max_bytes", format!("at least {MIN_BUFFER_BYTES}"));
+        }
+        if !(512..=MAX_COMMIT_BYTES).contains(&raw.buffer.commit_bytes) {
+            return bad("buffer.commit_bytes", format!("512 to {MAX_COMMIT_BYTES}"));
+        }
+        if raw.buffer.commit_interval_ms > 1_000 {
+            return bad(
+                "buffer.commit_interval_ms",
+                "at most 1000: devices wait for it".into(),
+            );
+        }
+        if raw.mqtt.max_connections == 0 {
+            return bad("mqtt.max_connections", "at least 1".into());
+        }
+        let mut routes = raw.routes;
+        routes.extend(Route::defaults());
+        let decoders = Decoders::new(&routes, &raw.generic).map_err(|error| ConfigError::Value {
+            key: "routes".into(),
+            message: error.to_string(),
+        })?;
+        Ok(Self {
+            agent: raw.agent,
+            data_dir: raw.data_dir,
+            mqtt_listen: raw.mqtt.listen,
+            anonymous: raw.mqtt.anonymous,
+            max_connections: raw.mqtt.max_connections,
+            admin_listen: raw.admin.listen,
+            kafka_bootstrap: raw.kafka.bootstrap,
+            buffer: crate::buffer::Limits {
+                max_bytes: raw.buffer.max_bytes,
+                commit_interval: Duration::from_millis(raw.buffer.commit_interval_ms),
+                commit_bytes: raw.buffer.commit_bytes,
+            },
+            clock_source: raw.clock.source,
+            clock_wait: Duration::from_secs(raw.clock.wait_seconds),
+            decoders,
+            locations: raw.locations,
+        })
+    }
+}
+
+fn set(table: &mut Table, path: &[&str], value: &str, variable: &str) -> Result<(), ConfigError> {
+    let (last, sections) = path.split_last().expect("every override has a key");
+    let mut table = table;
+    for section in sections {
+        let entry = table
+            .entry((*section).to_owned())
+            .or_insert_with(|| Value::Table(Table::new()));
+        table = entry.as_table_mut().ok_or_else(|| ConfigError::Value {
+            key: variable.into(),
+            message: format!("{section} is not a section in the file"),
+        })?;
+    }
+    let numeric = [
+        "max_connections",
+        "max_bytes",
+        "commit_interval_ms",
+        "commit_bytes",
+        "wait_seconds",
+    ];
+    let value = if numeric.contains(last) {
+        let number = value.parse::<i64>().ok().filter(|n| *n >= 0);
+        Value::Integer(number.ok_or_else(|| ConfigError::Value {
+            key: variable.into(),
+            message: "a whole number that is not negative".into(),
+        })?)
+    } else {
+        Value::String(value.to_owned())
+    };
+    table.insert((*last).to_owned(), value);
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SMALL: &str = "agent = \"p0\"\ndata_dir = \"data\"\n[kafka]\nbootstrap = \"127.0.0.1:9092\"\n";
+
+    fn load(text: &str, env: &[(&str, &str)]) -> Result<Config, String> {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), text).unwrap();
+        let env: HashMap<_, _> = env.iter().copied().collect();
+        Config::load(file.path(), |name| env.get(name).map(|v| (*v).to_owned())).map_err(|e| e.to_string())
+    }
+
+    #[test]
+    fn a_small_file_is_enough_and_closed_by_default() {
+        let config = load(SMALL, &[]).unwrap();
+        assert_eq!(config.anonymous, Anonymous::Loopback);
+        assert!(config.mqtt_listen.ip().is_loopback() && config.admin_listen.ip().is_loopback());
+        assert!(config.decoders.captures("shellyhtg3-e4b32322a0f4/events/rpc"));
+        assert!(!config.decoders.captures("shellyhtg3-e4b32322a0f4/online"));
+    }
+
+    #[test]
+    fn variables_win_over_the_file() {
+        let env = [
+            ("EDGE_AGENT_AGENT", "p1"),
+            ("EDGE_AGENT_MQTT_LISTEN", "0.0.0.0:2883"),
+            ("EDGE_AGENT_BUFFER_MAX_BYTES", "33554432"),
+            ("EDGE_AGENT_CLOCK_SOURCE", "trusted"),
+            ("EDGE_AGENT_MQTT_ANONYMOUS", "never"),
+        ];
+        let config = load(SMALL, &env).unwrap();
+        assert_eq!(config.agent, "p1");
+        assert_eq!(config.mqtt_listen.port(), 2883);
+        assert_eq!(config.buffer.max_bytes, 32 << 20);
+        assert_eq!(config.clock_source, Source::Trusted);
+        assert_eq!(config.anonymous, Anonymous::Never);
+    }
+
+    #[test]
+    fn mistakes_are_named() {
+        let check = |text: &str, env: &[(&str, &str)], want: &str| {
+            let error = load(text, env).unwrap_err();
+            assert!(error.contains(want), "{error:?} should name {want:?}");
+        };
+        check("", &[], "agent");
+        check(&format!("{SMALL}[mqt]\n"), &[], "mqt");
+        check(&format!("{SMALL}[mqtt]\nlistn = 1\n"), &[], "listn");
+        check(SMALL, &[("EDGE_AGENT_AGENT", "p 0")], "agent");
+        check(
+            SMALL,
+            &[("EDGE_AGENT_BUFFER_MAX_BYTES", "lots")],
+            "EDGE_AGENT_BUFFER_MAX_BYTES",
+        );
+        check(SMALL, &[("EDGE_AGENT_BUFFER_MAX_BYTES", "1")], "buffer.max_bytes");
+        check(
+            SMALL,
+            &[("EDGE_AGENT_KAFKA_BOOTSTRAP", "nowhere")],
+            "kafka.bootstrap",
+        );
+        check(
+            &format!("{SMALL}[[routes]]\nfilter = \"a/#/b\"\ndecoder = \"shelly\"\n"),
+            &[],
+            "a/#/b",
+        );
+        assert!(
+            Config::load(Path::new("/does/not/exist.toml"), |_| None)
+                .unwrap_err()
+                .to_string()
+                .contains("exist.toml")
+        );
+    }
+}
