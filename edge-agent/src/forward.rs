@@ -21,6 +21,7 @@ use base64::{Engine as _, prelude::BASE64_STANDARD};
 use chrono::{DateTime, Utc};
 use rdkafka::{
     ClientConfig, ClientContext, Message as _,
+    config::RDKafkaLogLevel,
     error::{KafkaError, RDKafkaErrorCode},
     producer::{BaseRecord, DeliveryResult, Producer, ProducerContext, PurgeConfig, ThreadedProducer},
 };
@@ -194,6 +195,11 @@ struct Reports {
 }
 
 impl ClientContext for Reports {
+    /// librdkafka repeats every failed connection at its own pace; what matters of it is reported by us, once.
+    fn log(&self, _level: RDKafkaLogLevel, facility: &str, message: &str) {
+        tracing::debug!(facility, message, "librdkafka");
+    }
+
     fn error(&self, error: KafkaError, reason: &str) {
         if error.rdkafka_error_code() == Some(RDKafkaErrorCode::AllBrokersDown)
             && !self.progress.unreachable.swap(true, Ordering::Relaxed)
