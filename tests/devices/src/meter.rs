@@ -40,6 +40,7 @@ pub async fn run(broker: Broker, house: Arc<House>, period: Duration, stop: Canc
                     link.publish_retained(online, "true");
                 }
                 counters_due = Utc::now();
+                ticks.reset_immediately();
             },
             _ = ticks.tick() => {
                 let now = Utc::now();
@@ -77,15 +78,9 @@ pub fn reading(house: &House, inventory: &Inventory, time: DateTime<Utc>) -> Ene
     let rssi_dbm = Some(-58.0 - (house.hash(133, time.timestamp() / 60) % 6) as f64);
     match house.meter() {
         MeterKind::Saveeye => {
-            // The meter sums the phases first: what one delivers another draws.
+            // Drawn and delivered are reported apart, of the house and of each phase; the counters count the house.
             let power_w = grid.power_w();
-            let drawn = |watts: f64| {
-                Some(if power_w >= 0.0 {
-                    watts.max(0.0).round()
-                } else {
-                    0.0
-                })
-            };
+            let drawn = |watts: f64| Some(watts.max(0.0).round());
             Energy {
                 power_w: drawn(power_w),
                 power_l1_w: drawn(l1),

@@ -95,7 +95,7 @@ pub async fn run_tasmota(broker: Broker, house: Arc<House>, period: Duration, st
                 Input::Connected => {
                     link.publish_retained(&lwt, "Online");
                     link.subscribe(&command);
-                    link.publish(&format!("tele/{id}/STATE"), state(&switch.reading(&house, Utc::now())).to_string());
+                    ticks.reset_immediately();
                 }
                 Input::Message { topic, payload } if topic == command => {
                     let wanted = match payload.to_ascii_uppercase().as_slice() {
@@ -176,8 +176,7 @@ pub async fn run_shelly(broker: Broker, house: Arc<House>, period: Duration, sto
                 Input::Connected => {
                     link.publish_retained(&online, "true");
                     link.subscribe(&rpc);
-                    let now = Utc::now();
-                    link.publish(&events, status(&id, &switch.reading(&house, now), now).to_string());
+                    ticks.reset_immediately();
                 }
                 Input::Message { topic, payload } if topic == rpc => {
                     let now = Utc::now();

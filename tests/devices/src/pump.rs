@@ -122,7 +122,10 @@ async fn online(
                 break false;
             },
             input = link.next() => match input {
-                Input::Connected => link.subscribe(WRITE),
+                Input::Connected => {
+                    link.subscribe(WRITE);
+                    ticks.reset_immediately();
+                }
                 Input::Message { topic, payload } if topic == WRITE => {
                     let now = *behaviour.borrow();
                     for (register, value) in writes(&payload) {
