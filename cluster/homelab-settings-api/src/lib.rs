@@ -1,1 +1,101 @@
-//! Placeholder.
+//! The settings API: what heat pumps and plugs report about their settings, as JSON over HTTP.
+//!
+//! Reported values come from telemetry alone, and a value that is wanted is never shown as reported. This crate never
+//! talks to a device, never reads the database of readings, and changes nothing on behalf of a caller yet: its methods
+//! that change settings answer 405 until commands exist. docs/API.md has every path and field.
+
+mod consume;
+mod database;
+mod heatpump;
+mod openapi;
+mod plugs;
+mod reported;
+mod settings;
+
+use axum::Router;
+use axum::extract::FromRef;
+use axum::http::header;
+use axum::response::IntoResponse;
+use axum::routing::get;
+use consume::{Reader, ReportedMetrics};
+use service::metrics::admin_router;
+use service::server::{Listeners, serve};
+use service::{Health, Lifecycle, Metrics, Verifier};
+use sqlx::PgPool;
+use tower_http::compression::CompressionLayer;
+use utoipa::openapi::OpenApi;
+use utoipa_axum::router::OpenApiRouter;
+
+pub use settings::Settings;
+
+/// What handlers share.
+#[derive(Clone)]
+pub(crate) struct App {
+    pub(crate) pool: PgPool,
+    verifier: Verifier,
+}
+
+impl FromRef<App> for Verifier {
+    fn from_ref(app: &App) -> Self {
+        app.verifier.clone()
+    }
+}
+
+/// Starts the service on these sockets; it lives as long as the lifecycle.
+pub fn run(settings: Settings, listeners: Listeners, lifecycle: &Lifecycle) -> anyhow::Result<()> {
+    let (health, metrics) = (Health::new(lifecycle), Metrics::new("homelab_settings_api"));
+    let verifier = Verifier::start(settings.auth, lifecycle, &health, &metrics)?;
+    let pool = database::pool(settings.database);
+    let check = database::watch(&pool, &health);
+    let reader = Reader::new(
+        &settings.kafka_bootstrap,
+        &settings.kafka_group,
+        pool.clone(),
+        check,
+        &health,
+        ReportedMetrics::new(&metrics),
+    )?;
+    let public = router(App { pool, verifier }, &health, &metrics)?;
+    let admin = admin_router(&health, &metrics);
+    tracing::info!(
+        address = %listeners.public.local_addr()?,
+        admin_address = %listeners.admin.local_addr()?,
+        "homelab-settings-api listens"
+    );
+    lifecycle.spawn("reader", reader.run(lifecycle.token()));
+    lifecycle.spawn("http", serve(listeners.public, public, lifecycle.token()));
+    lifecycle.spawn("admin", serve(listeners.admin, admin, lifecycle.token()));
+    Ok(())
+}
+
+/// The OpenAPI document, as `/openapi.json` answers it.
+pub fn openapi() -> OpenApi {
+    let (_, document) = api().split_for_parts();
+    openapi::with_problems(document)
+}
+
+fn api() -> OpenApiRouter<App> {
+    OpenApiRouter::with_openapi(openapi::document())
+        .merge(heatpump::router())
+        .merge(plugs::router())
+}
+
+fn router(app: App, health: &Health, metrics: &Metrics) -> anyhow::Result<Router> {
+    let (api, _) = api().split_for_parts();
+    let document = openapi().to_json()?;
+    let document = get(move || async move {
+        (
+            [
+                (header::CONTENT_TYPE, "application/json"),
+                (header::CACHE_CONTROL, "max-age=300"),
+            ],
+            document,
+        )
+            .into_response()
+    });
+    let router = api
+        .with_state(app)
+        .merge(health.router())
+        .route("/openapi.json", document);
+    Ok(service::http::shell(router, metrics).layer(CompressionLayer::new()))
+}
