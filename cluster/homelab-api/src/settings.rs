@@ -8,8 +8,8 @@ use sqlx::postgres::PgConnectOptions;
 
 use crate::database;
 
-/// Everything the service needs to know, checked.
-#[derive(Clone, Debug)]
+/// Everything the service needs to know, checked. Not `Debug`: the driver's options would print the password.
+#[derive(Clone)]
 pub struct Settings {
     /// `LISTEN_ADDRESS`.
     pub listen_address: SocketAddr,
@@ -39,14 +39,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn settings_are_checked_and_the_password_never_prints() {
+    fn settings_are_checked_and_errors_hide_the_password() {
         let base = [
             ("DATABASE_URL", "postgres://api:hush@127.0.0.1:5432/telemetry"),
             ("OIDC_ISSUERS", "https://issuer.example"),
             ("OIDC_AUDIENCES", "homelab"),
         ];
-        let settings = Settings::from_env(&Env::of(&base)).unwrap();
-        assert!(!format!("{settings:?}").contains("hush"));
+        assert!(Settings::from_env(&Env::of(&base)).is_ok());
         for (name, value, want) in [
             ("DATABASE_URL", "", "DATABASE_URL is not set"),
             (
@@ -62,7 +61,7 @@ mod tests {
                 .filter(|(n, _)| *n != name)
                 .chain([(name, value)])
                 .collect();
-            let error = Settings::from_env(&Env::of(&pairs)).unwrap_err().to_string();
+            let error = Settings::from_env(&Env::of(&pairs)).err().unwrap().to_string();
             assert!(error.starts_with(want) && !error.contains("hush"), "{error}");
         }
     }

@@ -8,8 +8,8 @@ use sqlx::postgres::PgConnectOptions;
 
 use crate::database;
 
-/// Everything the service needs to know, checked.
-#[derive(Clone, Debug)]
+/// Everything the service needs to know, checked. Not `Debug`: the driver's options would print the password.
+#[derive(Clone)]
 pub struct Settings {
     /// `LISTEN_ADDRESS`.
     pub listen_address: SocketAddr,
@@ -46,7 +46,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn settings_are_checked_and_the_password_never_prints() {
+    fn settings_are_checked_and_errors_hide_the_password() {
         let base = [
             (
                 "DATABASE_URL",
@@ -59,16 +59,15 @@ mod tests {
         let settings = Settings::from_env(&Env::of(&base)).unwrap();
         assert_eq!(settings.kafka_bootstrap, "a:1,b:2");
         assert_eq!(settings.kafka_group, "homelab-settings-api");
-        assert!(!format!("{settings:?}").contains("hush"));
         for (name, _) in base {
             let pairs: Vec<_> = base.into_iter().filter(|(n, _)| *n != name).collect();
             assert_eq!(
-                Settings::from_env(&Env::of(&pairs)).unwrap_err().to_string(),
+                Settings::from_env(&Env::of(&pairs)).err().unwrap().to_string(),
                 format!("{name} is not set")
             );
         }
         let pairs = [("DATABASE_URL", "mysql://x:hush@h/d"), base[1], base[2], base[3]];
-        let error = Settings::from_env(&Env::of(&pairs)).unwrap_err().to_string();
+        let error = Settings::from_env(&Env::of(&pairs)).err().unwrap().to_string();
         assert_eq!(error, "DATABASE_URL is invalid: not a postgres address");
     }
 }
