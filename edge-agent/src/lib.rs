@@ -22,30 +22,27 @@ pub mod decode;
 pub mod forward;
 pub mod intake;
 pub mod message;
+pub mod presence;
+mod tasks;
+mod timekeeping;
 pub mod topic_filter;
 
-use std::{
-    net::SocketAddr,
-    sync::{Arc, Mutex},
-    time::Duration,
-};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use tokio::net::TcpListener;
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio_util::sync::CancellationToken;
 
 use broker::{Access, Broker};
 use buffer::Buffer;
-use clock::{Change, Clock, Segment, Timeline};
 use config::Config;
+use tasks::Tasks;
 
 /// Exit code for a configuration that cannot be used (`EX_USAGE`).
 pub const EXIT_CONFIG: i32 = 64;
 /// Exit code when the agent can no longer keep its promises and wants to be started again (`EX_SOFTWARE`).
 pub const EXIT_BROKEN: i32 = 70;
 
-/// How often the clocks are compared.
-const CLOCK_INTERVAL: Duration = Duration::from_secs(1);
 /// A stop that takes longer is cut short; everything acknowledged is on disk anyway.
 const STOP_LIMIT: Duration = Duration::from_secs(10);
 
@@ -96,13 +93,13 @@ impl Agent {
             admin,
         } = self;
         let boot_id = clock::boot_id();
-        let (clock, timeline) = open_clock(&config, &buffer, &boot_id).await?;
+        let (clock, timeline) = timekeeping::begin(config.clock_source, &buffer, &boot_id).await?;
         let decoders = Arc::new(config.decoders);
 
-        let captures = decoders.clone();
+        let (captures, presence) = (decoders.clone(), presence::Presence::default());
         let settings = broker::Settings {
             access: Access::new(config.anonymous),
-            captures: Box::new(move |topic| captures.captures(topic)),
+            captures: Box::new(move |topic| captures.captures(topic) || presence.covers(topic)),
             max_connections: config.max_connections,
         };
         let (broker, captured) = Broker::new(settings, clock.clone());
@@ -137,7 +134,7 @@ impl Agent {
         );
         tasks.spawn(
             "clock",
-            keep_clock(
+            timekeeping::keep(
                 config.clock_source,
                 clock.clone(),
                 timeline.clone(),
@@ -173,145 +170,5 @@ impl Agent {
             .await
             .context("closing the buffer")?;
         outcome
-    }
-}
-
-/// The tasks of the agent: the first that fails stops all.
-struct Tasks {
-    tracker: TaskTracker,
-    stop: CancellationToken,
-    failure: Arc<Mutex<Option<anyhow::Error>>>,
-}
-
-impl Tasks {
-    fn new(stop: CancellationToken) -> Self {
-        Self {
-            tracker: TaskTracker::new(),
-            stop,
-            failure: Arc::default(),
-        }
-    }
-
-    fn spawn(&self, name: &'static str, work: impl Future<Output = anyhow::Result<()>> + Send + 'static) {
-        let (stop, failure) = (self.stop.clone(), self.failure.clone());
-        let work = tokio::spawn(work);
-        self.tracker.spawn(async move {
-            let outcome = match work.await {
-                Ok(Ok(())) if stop.is_cancelled() => return,
-                Ok(Ok(())) => anyhow::anyhow!("{name} ended by itself"),
-                Ok(Err(error)) => error.context(name),
-                Err(panic) => anyhow::anyhow!("{name} panicked: {panic}"),
-            };
-            if let Ok(mut first) = failure.lock() {
-                first.get_or_insert(outcome);
-            }
-            stop.cancel();
-        });
-    }
-
-    async fn wait(self) -> anyhow::Result<()> {
-        self.tracker.close();
-        self.stop.cancelled().await;
-        if tokio::time::timeout(STOP_LIMIT, self.tracker.wait())
-            .await
-            .is_err()
-        {
-            tracing::warn!("some parts did not stop in time");
-        }
-        match self.failure.lock() {
-            Ok(mut failure) => failure.take().map_or(Ok(()), Err),
-            Err(_) => anyhow::bail!("the record of failures is damaged by a panic"),
-        }
-    }
-}
-
-/// Begins a clock segment of this process and puts it on disk, before anything is stamped with it.
-async fn open_clock(
-    config: &Config,
-    buffer: &Buffer,
-    boot_id: &str,
-) -> anyhow::Result<(Arc<Clock>, Arc<Mutex<Timeline>>)> {
-    let mut timeline = Timeline::load(
-        buffer
-            .values(clock::KEY_PREFIX)
-            .context("reading the clock's segments")?,
-    );
-    let id = timeline.next_segment();
-    let clock = Clock::new(id);
-    let reading = clock::read_machine(config.clock_source);
-    let changed = timeline.note(id, Segment::begin(boot_id, reading));
-    store_segments(buffer, changed).await?;
-    if let Some(change) = clock.compare(reading) {
-        clock.apply(change);
-    }
-    Ok((Arc::new(clock), Arc::new(Mutex::new(timeline))))
-}
-
-async fn store_segments(buffer: &Buffer, changed: Vec<(clock::SegmentId, Segment)>) -> anyhow::Result<()> {
-    let values = changed
-        .into_iter()
-        .map(|(id, segment)| (Segment::key(id), Some(segment.encode())))
-        .collect();
-    buffer.put(values).await.context("writing the clock's offset")
-}
-
-/// Watches the clocks: a wall clock that becomes known, or steps, is on disk before any message goes out with it.
-async fn keep_clock(
-    source: clock::Source,
-    clock: Arc<Clock>,
-    timeline: Arc<Mutex<Timeline>>,
-    buffer: Buffer,
-    boot_id: String,
-    stop: CancellationToken,
-) -> anyhow::Result<()> {
-    let mut interval = tokio::time::interval(CLOCK_INTERVAL);
-    loop {
-        tokio::select! {
-            () = stop.cancelled() => return Ok(()),
-            _ = interval.tick() => {}
-        }
-        let reading = clock::read_machine(source);
-        let Some(change) = clock.compare(reading) else {
-            continue;
-        };
-        let (id, segment) = match change {
-            Change::Synchronised {
-                segment: id,
-                offset_us,
-            } => {
-                tracing::info!("the wall clock is synchronised");
-                let known = timeline.lock().ok().and_then(|t| t.get(id).cloned());
-                let begun = known.unwrap_or_else(|| Segment::begin(&boot_id, reading));
-                (
-                    id,
-                    Segment {
-                        offset_us: Some(offset_us),
-                        ..begun
-                    },
-                )
-            }
-            Change::Stepped {
-                segment: id,
-                step_seconds,
-                ..
-            } => {
-                tracing::warn!(step_seconds, "the wall clock was stepped");
-                (id, Segment::begin(&boot_id, reading))
-            }
-        };
-        // The timeline learns of it only after the disk: until then messages wait.
-        let mut next = timeline
-            .lock()
-            .map_err(|_| anyhow::anyhow!("the timeline is damaged by a panic"))?
-            .clone();
-        let changed = next.note(id, segment);
-        store_segments(&buffer, changed.clone()).await?;
-        let mut timeline = timeline
-            .lock()
-            .map_err(|_| anyhow::anyhow!("the timeline is damaged by a panic"))?;
-        for (id, segment) in changed {
-            timeline.note(id, segment);
-        }
-        clock.apply(change);
     }
 }

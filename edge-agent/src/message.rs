@@ -32,6 +32,8 @@ pub enum Body {
         /// SHA-256 of all of it.
         sha256: [u8; 32],
     },
+    /// An event of the agent itself, as JSON; it has no topic.
+    Event(Bytes),
 }
 
 /// Why an entry is no message.
@@ -42,13 +44,24 @@ pub struct MalformedMessage(&'static str);
 const VERSION: u8 = 1;
 const WHOLE: u8 = 0;
 const TRUNCATED: u8 = 1;
+const EVENT: u8 = 2;
 const HEADER_BYTES: usize = 1 + 1 + 4 + 8 + 1 + 2;
 
 impl Message {
+    /// An event of the agent itself.
+    pub fn event(stamp: Stamp, body: &telemetry::EventBody) -> Self {
+        let json = serde_json::to_vec(body).expect("an event has only text, numbers and flags");
+        Self {
+            stamp,
+            topic: String::new(),
+            body: Body::Event(json.into()),
+        }
+    }
+
     /// The message as an entry of the buffer.
     pub fn encode(&self) -> Vec<u8> {
         let payload_bytes = match &self.body {
-            Body::Payload(payload) => payload.len(),
+            Body::Payload(payload) | Body::Event(payload) => payload.len(),
             Body::Truncated { head, .. } => 8 + 32 + head.len(),
         };
         let mut out = Vec::with_capacity(HEADER_BYTES + self.topic.len() + payload_bytes);
@@ -64,7 +77,7 @@ impl Message {
         out.put_u16(u16::try_from(self.topic.len()).expect("an MQTT topic has at most 65,535 bytes"));
         out.put_slice(self.topic.as_bytes());
         match &self.body {
-            Body::Payload(payload) => out.put_slice(payload),
+            Body::Payload(payload) | Body::Event(payload) => out.put_slice(payload),
             Body::Truncated { head, length, sha256 } => {
                 out.put_u64(*length);
                 out.put_slice(sha256);
@@ -94,6 +107,7 @@ impl Message {
             .map_err(|_| MalformedMessage("topic is not UTF-8"))?;
         let body = match form {
             WHOLE => Body::Payload(entry),
+            EVENT => Body::Event(entry),
             TRUNCATED if entry.len() >= 8 + 32 => {
                 let length = entry.get_u64();
                 let mut sha256 = [0; 32];
@@ -141,6 +155,7 @@ mod tests {
         for body in [
             Body::Payload(Bytes::from_static(b"{\"a\":1}")),
             Body::Payload(Bytes::new()),
+            Body::Event(Bytes::from_static(b"{}")),
             Body::Truncated {
                 head: Bytes::from_static(b"{"),
                 length: 2 << 20,
