@@ -66,10 +66,10 @@ impl Message {
         };
         let mut out = Vec::with_capacity(HEADER_BYTES + self.topic.len() + payload_bytes);
         out.put_u8(VERSION);
-        out.put_u8(if matches!(self.body, Body::Payload(_)) {
-            WHOLE
-        } else {
-            TRUNCATED
+        out.put_u8(match self.body {
+            Body::Payload(_) => WHOLE,
+            Body::Truncated { .. } => TRUNCATED,
+            Body::Event(_) => EVENT,
         });
         out.put_u32(self.stamp.segment.0);
         out.put_u64(self.stamp.monotonic_us);
