@@ -36,9 +36,9 @@ const FETCH_PARTITION_BYTES: u32 = 512 * 1024;
 /// How long a full batch may wait for the writer before the partitions are paused. A pause throws away what
 /// librdkafka has fetched, so it is for a database in trouble, not for a batch that takes its time.
 const PAUSE_AFTER: Duration = Duration::from_secs(5);
-/// Within this time of silence the group takes a replica for dead and gives its partitions to another. Short, so
+/// Within this time of silence the group takes a replica for dead; the least that brokers take by default. Short, so
 /// that a killed sink is at work again soon after its restart; heartbeats come from a thread of their own.
-const SESSION_TIMEOUT_MS: u32 = 10_000;
+const SESSION_TIMEOUT_MS: u32 = 6_000;
 /// How often librdkafka tells lag and broker state. Readiness is at most this old.
 const STATISTICS_INTERVAL_MS: u32 = 2_000;
 /// How often offsets of written batches go to the broker. What a kill makes us read again is at most this.
