@@ -45,10 +45,13 @@ pub const TASMOTA_STATE: &str = r#"{"Time":"2026-01-01T09:00:00","Uptime":"3T04:
 pub const TASMOTA_SENSOR: &str = r#"{"Time":"2026-01-01T09:00:00","ENERGY":{"TotalStartTime":"2025-09-01T00:00:00","Total":12.345,"Yesterday":0.412,"Today":0.103,"Power":43,"ApparentPower":51,
  "ReactivePower":27,"Factor":0.84,"Voltage":230,"Current":0.221}}"#;
 
+/// What a message gives, in order: kind, device id, and the reading as it stands in a record.
+type Given = Vec<(&'static str, String, Value)>;
+
 /// What a case expects.
 pub enum Expected {
-    /// Kind, device id and the reading as it stands in a record, in this order.
-    Readings(Vec<(&'static str, String, Value)>),
+    /// Readings, at least one.
+    Readings(Given),
     /// Nothing to record, for this reason.
     Nothing(&'static str),
     /// Undecodable; the reason starts like this.
@@ -192,6 +195,55 @@ fn routes_are_read_from_configuration() {
         }
     );
     assert!(toml::from_str::<Route>("filter = \"x\"\ndecoder = \"zigbee\"").is_err());
+}
+
+/// The examples of docs/DEVICES.md: a fence `json <topic>` (or `text`) is a message, the fences `json <kind> <device>` after it
+/// are what it gives, and the routes in its `toml` fences are configured.
+#[test]
+fn documented_examples_hold() {
+    #[derive(serde::Deserialize)]
+    struct Configuration {
+        #[serde(default)]
+        routes: Vec<Route>,
+        #[serde(default)]
+        generic: Vec<super::GenericRoute>,
+    }
+    let page = include_str!("../../../docs/DEVICES.md");
+    // Fences stand in turns: text, fence, text, fence.
+    let fences = page
+        .split("\n```")
+        .skip(1)
+        .step_by(2)
+        .filter_map(|fence| fence.split_once('\n'));
+    let (mut routes, mut generic) = (Vec::new(), Vec::new());
+    let mut examples: Vec<(&str, &str, Given)> = Vec::new();
+    for (info, text) in fences {
+        match info.split(' ').collect::<Vec<_>>()[..] {
+            ["toml"] => {
+                let configuration: Configuration =
+                    toml::from_str(text).unwrap_or_else(|e| panic!("{e}\n{text}"));
+                routes.extend(configuration.routes);
+                generic.extend(configuration.generic);
+            }
+            ["json" | "text", topic] => examples.push((topic, text, Vec::new())),
+            ["json", kind, device] => {
+                let kind = telemetry::Kind::ALL
+                    .map(telemetry::Kind::as_str)
+                    .into_iter()
+                    .find(|k| *k == kind);
+                let reading = serde_json::from_str(text).unwrap_or_else(|e| panic!("{e}\n{text}"));
+                let last = examples.last_mut().expect("a message comes first");
+                last.2.push((kind.expect("a kind"), device.to_owned(), reading));
+            }
+            _ => panic!("unknown fence {info:?}"),
+        }
+    }
+    assert!(examples.len() >= 12, "{} examples", examples.len());
+    routes.extend(Route::defaults());
+    let decoders = Decoders::new(&routes, &generic).unwrap();
+    for (topic, text, readings) in examples {
+        check_with(&decoders, topic, text.as_bytes(), Expected::Readings(readings));
+    }
 }
 
 /// Whatever the bytes: no panic, a reason of bounded length on one line, at most one record per kind and

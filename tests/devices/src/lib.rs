@@ -29,6 +29,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use chrono::Utc;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -113,6 +114,11 @@ pub async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()
     let Options {
         house, pace, pump, ..
     } = options;
+    // Summing the counters of the year so far takes up to a second in a debug build: not on a thread others wait for.
+    let warm = house.clone();
+    tokio::task::spawn_blocking(move || warm.grid(Utc::now()))
+        .await
+        .context("the house cannot be computed")?;
     let mut tasks = JoinSet::new();
     let rooms = inventory.rooms.len() as u32;
     for (number, room) in inventory.rooms.iter().enumerate() {

@@ -30,10 +30,10 @@ struct Running {
     devices: tokio::task::JoinHandle<anyhow::Result<()>>,
 }
 
-async fn start() -> Running {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap().to_string();
-    let decoders = Arc::new(Decoders::new(&Route::defaults(), &[]).unwrap());
+async fn start() -> anyhow::Result<Running> {
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    let address = listener.local_addr()?.to_string();
+    let decoders = Arc::new(Decoders::new(&Route::defaults(), &[])?);
     let captures = decoders.clone();
     let settings = Settings {
         access: Access::new(Anonymous::Loopback),
@@ -60,14 +60,14 @@ async fn start() -> Running {
         ..Options::new(address, house.clone())
     };
     let devices = tokio::spawn(devices::run(options, stop.child_token()));
-    Running {
+    Ok(Running {
         broker,
         readings,
         pump,
         inventory: Inventory::of(&house),
         stop,
         devices,
-    }
+    })
 }
 
 /// Stands for the disk: acknowledges, decodes, hands on.
@@ -153,7 +153,7 @@ fn target_of(reading: &Reading) -> Option<i64> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_device_is_heard_and_commands_are_obeyed() {
-    let mut house = start().await;
+    let mut house = start().await.unwrap();
     let mut missing: Vec<String> = house
         .inventory
         .locations()
