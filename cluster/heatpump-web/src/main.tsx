@@ -1,4 +1,7 @@
 /** Starts the page: configuration first, then the session, then everything else. A configuration that is wrong is shown, not guessed. */
+// First, so that what a feature says about a shared class comes after it.
+import './styles/tokens.css';
+import './styles/base.css';
 import { StrictMode } from 'react';
 import { createRoot } from 'react-dom/client';
 import { App } from './app/App';
@@ -6,8 +9,6 @@ import { Problem } from './components/Problem';
 import { createUserManager, Session } from './features/session/oidc';
 import { en } from './i18n/en';
 import { loadConfig } from './lib/config/config';
-import './styles/tokens.css';
-import './styles/base.css';
 
 const container = document.getElementById('root');
 if (container === null) throw new Error('index.html has no element with id root');

@@ -18,10 +18,14 @@ export function NowPage() {
     <div className="now">
       <h1 className="visually-hidden">{t.dashboard}</h1>
       <PowerPanel mainIds={mainIds} />
-      <EnergyPanel />
-      <HeatpumpPanel />
-      <TemperaturePanel />
-      <SettingsPanel />
+      <div className="now-column">
+        <EnergyPanel />
+        <TemperaturePanel />
+      </div>
+      <div className="now-column">
+        <HeatpumpPanel />
+        <SettingsPanel />
+      </div>
     </div>
   );
 }

@@ -2,9 +2,10 @@
 import { useQuery } from '@tanstack/react-query';
 import { lazy } from 'react';
 import { AfterPaint } from '../../components/AfterPaint';
+import { Blank } from '../../components/Blank';
 import { Card } from '../../components/Card';
+import { ChartSkeleton } from '../../components/ChartSkeleton';
 import { QueryView } from '../../components/QueryView';
-import { Skeleton } from '../../components/Skeleton';
 import { Value } from '../../components/Value';
 import type { Messages } from '../../i18n/en';
 import { useMessages } from '../../i18n/messages';
@@ -28,7 +29,11 @@ export function EnergyPanel() {
     <Card title={t.energy.title} className="energy" aside={format.date(day.start)}>
       <QueryView
         query={query}
-        skeleton={<Skeleton className="energy-skeleton" lines={2} />}
+        skeleton={
+          <Blank>
+            <EnergyShape hours={[]} />
+          </Blank>
+        }
         isEmpty={(today) => today.series.items.length === 0 && Object.keys(today.gained).length === 0}
         empty={t.energy.empty}
       >
@@ -39,10 +44,15 @@ export function EnergyPanel() {
 }
 
 function Today({ today }: { readonly today: EnergyToday }) {
-  const t = useMessages();
-  const { config, format } = useServices();
+  const { config } = useServices();
   const now = useNow(MINUTE);
-  const hours = energyHours(today, now, config.householdTimeZone);
+  return <EnergyShape hours={energyHours(today, now, config.householdTimeZone)} />;
+}
+
+/** Without hours it is the empty shape of the same size. */
+function EnergyShape({ hours }: { readonly hours: readonly EnergyHour[] }) {
+  const t = useMessages();
+  const { format } = useServices();
   const totals = energyTotals(hours);
   const used = format.energy(totals.usedKwh);
   const sold = format.energy(totals.soldKwh);
@@ -58,13 +68,21 @@ function Today({ today }: { readonly today: EnergyToday }) {
             <Value value={sold.value} unit={sold.unit} /> <span className="energy-word">{t.energy.exported}</span>
           </span>
         )}
+        {hours.some((hour) => hour.estimated) && (
+          <span className="energy-estimated" title={t.energy.estimatedWhy}>
+            {t.energy.estimated}
+          </span>
+        )}
       </p>
       <figure className="chart energy-chart" aria-label={summary(hours, t, format)}>
-        <AfterPaint fallback={<Skeleton className="chart-skeleton" />}>
-          <EnergyChart hours={hours} sells={sells} />
-        </AfterPaint>
+        {hours.length === 0 ? (
+          <ChartSkeleton />
+        ) : (
+          <AfterPaint fallback={<ChartSkeleton />}>
+            <EnergyChart hours={hours} sells={sells} />
+          </AfterPaint>
+        )}
       </figure>
-      {hours.some((hour) => hour.estimated) && <p className="footnote">{t.energy.estimated}</p>}
       <EnergyTable hours={hours} sells={sells} />
     </>
   );
@@ -92,7 +110,7 @@ function EnergyTable({ hours, sells }: { readonly hours: readonly EnergyHour[]; 
                 <th scope="row">
                   {hourLabel(hour, t, format)}
                   {hour.running && ` (${t.energy.running})`}
-                  {hour.estimated && ` (${t.energy.estimatedShort})`}
+                  {hour.estimated && ` (${t.energy.estimated})`}
                 </th>
                 <td>{format.number(hour.usedKwh, 2)}</td>
                 {sells && <td>{format.number(hour.soldKwh, 2)}</td>}

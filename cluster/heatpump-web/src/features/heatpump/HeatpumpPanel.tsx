@@ -1,10 +1,10 @@
 /** The heat pump at a glance: what it is doing, which parts run, its temperatures and the integral. */
 import { useQuery } from '@tanstack/react-query';
 import type { ReactNode } from 'react';
+import { Blank } from '../../components/Blank';
 import { Card } from '../../components/Card';
 import { Freshness } from '../../components/Freshness';
 import { QueryView } from '../../components/QueryView';
-import { Skeleton } from '../../components/Skeleton';
 import { Value } from '../../components/Value';
 import { useMessages } from '../../i18n/messages';
 import { isStale, staleAfter } from '../../lib/live/staleness';
@@ -16,6 +16,16 @@ import { heatpumpLatestOptions, type Pump } from './queries';
 import './heatpump.css';
 
 const LIMIT_MS = staleAfter('heatpump');
+const OFF: Measured<boolean> = { value: false, time: 0 };
+/** What is drawn, without its words, while nothing is known yet. */
+const UNKNOWN: Pump = {
+  deviceId: '',
+  agent: '',
+  location: null,
+  clock: 'synced',
+  time: 0,
+  fields: { compressor_on: OFF, hot_water_on: OFF, aux_3kw_on: OFF, aux_6kw_on: OFF, brine_pump_on: OFF, flow_pump_on: OFF },
+};
 
 export function HeatpumpPanel() {
   const t = useMessages();
@@ -31,7 +41,11 @@ export function HeatpumpPanel() {
     >
       <QueryView
         query={query}
-        skeleton={<Skeleton className="heatpump-skeleton" lines={4} />}
+        skeleton={
+          <Blank>
+            <PumpStatus pump={UNKNOWN} named={false} />
+          </Blank>
+        }
         isEmpty={(pumps) => pumps.length === 0}
         empty={t.heatpump.empty}
       >

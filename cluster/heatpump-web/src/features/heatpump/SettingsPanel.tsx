@@ -1,17 +1,20 @@
 /** The settings the pump reports, and beside them what is wanted while a change is open. Reads only; changing has its own page later. */
 import { useQuery } from '@tanstack/react-query';
 import type { DeviceSettings, HeatpumpSettings } from '../../api/types';
+import { Blank } from '../../components/Blank';
 import { Card } from '../../components/Card';
 import { Freshness } from '../../components/Freshness';
 import { QueryView } from '../../components/QueryView';
-import { Skeleton } from '../../components/Skeleton';
 import type { Messages } from '../../i18n/en';
 import { useMessages } from '../../i18n/messages';
 import { type Format, NOTHING } from '../../lib/format/format';
 import { staleAfter } from '../../lib/live/staleness';
 import { useServices } from '../../lib/services';
-import { heatpumpSettingsOptions } from './queries';
+import { heatpumpSettingsOptions, NOT_REPORTED } from './queries';
 import './heatpump.css';
+
+/** What is drawn while nothing is known yet. */
+const UNKNOWN: DeviceSettings = { device_id: '', agent: null, reported: NOT_REPORTED, reported_at: null, wanted: {} };
 
 export function SettingsPanel() {
   const t = useMessages();
@@ -27,7 +30,11 @@ export function SettingsPanel() {
     >
       <QueryView
         query={query}
-        skeleton={<Skeleton className="settings-skeleton" lines={5} />}
+        skeleton={
+          <Blank>
+            <Reported device={UNKNOWN} named={false} />
+          </Blank>
+        }
         isEmpty={(devices) => devices.length === 0}
         empty={t.settings.empty}
       >

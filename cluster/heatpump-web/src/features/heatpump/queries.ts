@@ -79,7 +79,7 @@ export function mergeSettings(devices: readonly DeviceSettings[], record: LiveRe
   return known === undefined ? [...devices, merged] : devices.map((device) => (device === known ? merged : device));
 }
 
-const NOT_REPORTED: HeatpumpSettings = {
+export const NOT_REPORTED: HeatpumpSettings = {
   indoor_target_c: null,
   mode: null,
   curve: null,

@@ -1,21 +1,33 @@
 /** Live power: the house's figure, import and export, phases, the last five minutes, and every meter where there are several. */
 import { useQuery } from '@tanstack/react-query';
 import { useEffect, useState } from 'react';
+import { Blank } from '../../components/Blank';
 import { Card } from '../../components/Card';
 import { Freshness } from '../../components/Freshness';
 import { QueryView } from '../../components/QueryView';
-import { Skeleton } from '../../components/Skeleton';
 import { Value } from '../../components/Value';
+import type { Messages } from '../../i18n/en';
 import { useMessages } from '../../i18n/messages';
 import { isStale, staleAfter } from '../../lib/live/staleness';
 import { useServices } from '../../lib/services';
 import { useNow } from '../../lib/time/ticker';
+import { MINUTE } from '../../lib/time/zone';
 import { type HousePower, housePower, mainMeters, netPower, type Phase } from './house-power';
 import { energyLatestOptions, type Meter } from './queries';
 import { extendTrace, type TracePoint, traceShape } from './trace';
 import './power.css';
 
 const LIMIT_MS = staleAfter('energy');
+const NONE: readonly Meter[] = [];
+/** What is drawn while nothing is known yet: the most likely shape, a meter of three phases. */
+const UNKNOWN: HousePower = {
+  netW: null,
+  importW: null,
+  exportW: null,
+  phases: ([1, 2, 3] as const).map((number) => ({ number, watts: null, volts: null, amperes: null })),
+  time: null,
+  clock: 'synced',
+};
 
 /** `mainIds`: the main meters, once the API has named them. */
 export function PowerPanel({ mainIds }: { readonly mainIds: readonly string[] | undefined }) {
@@ -32,7 +44,11 @@ export function PowerPanel({ mainIds }: { readonly mainIds: readonly string[] | 
     >
       <QueryView
         query={query}
-        skeleton={<Skeleton className="power-skeleton" lines={3} />}
+        skeleton={
+          <Blank>
+            <PowerNow power={UNKNOWN} main={NONE} meters={NONE} />
+          </Blank>
+        }
         isEmpty={(meters) => meters.length === 0}
         empty={t.power.empty}
       >
@@ -55,7 +71,7 @@ function PowerNow({ power, main, meters }: PowerNowProps) {
   const trace = useTrace(power);
   const stale = power.time !== null && isStale(power.time, now, LIMIT_MS);
   const shown = format.power(power.netW === null ? null : Math.abs(power.netW));
-  const direction = power.netW === null || power.netW === 0 ? t.power.balanced : power.netW > 0 ? t.power.buying : t.power.selling;
+  const direction = directionOf(power, main, meters, t);
   const imported = format.power(power.importW);
   const exported = format.power(power.exportW);
   return (
@@ -64,7 +80,7 @@ function PowerNow({ power, main, meters }: PowerNowProps) {
         <p className="power-figure" data-testid="house-power">
           <Value value={shown.value} unit={shown.unit} />
         </p>
-        {power.netW === null ? <p className="power-direction">{t.power.noMain}</p> : <p className="power-direction">{direction}</p>}
+        <p className="power-direction">{direction}</p>
         <dl className="power-flow">
           <div>
             <dt>{t.power.import}</dt>
@@ -82,9 +98,15 @@ function PowerNow({ power, main, meters }: PowerNowProps) {
       </div>
       {power.phases.length > 0 && <Phases phases={power.phases} />}
       <Trace trace={trace} />
-      {(meters.length > 1 || main.length === 0) && <Meters meters={meters} main={main} />}
+      {(meters.length > 1 || (meters.length > 0 && main.length === 0)) && <Meters meters={meters} main={main} />}
     </div>
   );
+}
+
+function directionOf({ netW }: HousePower, main: readonly Meter[], meters: readonly Meter[], t: Messages): string {
+  if (netW === 0) return t.power.balanced;
+  if (netW === null) return meters.length > 1 && main.length === 0 ? t.power.noMain : t.notReported;
+  return netW > 0 ? t.power.buying : t.power.selling;
 }
 
 function Phases({ phases }: { readonly phases: readonly Phase[] }) {
@@ -122,15 +144,16 @@ function Trace({ trace }: { readonly trace: readonly TracePoint[] }) {
   const t = useMessages();
   const { format } = useServices();
   const shape = traceShape(trace);
+  const minutes = (shape?.windowMs ?? MINUTE) / MINUTE;
   const text = (watts: number) => {
     const { value, unit } = format.power(watts);
     return `${value} ${unit}`;
   };
-  const summary = shape === null ? t.power.traceCollecting : t.power.traceSummary(text(shape.lowW), text(shape.highW));
+  const summary = shape === null ? t.power.traceCollecting : t.power.traceSummary(text(shape.lowW), text(shape.highW), minutes);
   return (
     <figure className="power-trace">
       <figcaption>
-        <span>{t.power.trace}</span>
+        <span>{t.power.trace(minutes)}</span>
         <span className="power-trace-range">{shape === null ? t.power.traceCollecting : `${text(shape.lowW)} – ${text(shape.highW)}`}</span>
       </figcaption>
       <svg viewBox="0 0 1000 100" preserveAspectRatio="none" role="img" aria-label={summary}>
@@ -142,7 +165,7 @@ function Trace({ trace }: { readonly trace: readonly TracePoint[] }) {
         )}
       </svg>
       <div className="power-trace-axis" aria-hidden="true">
-        <span>{t.power.traceStart}</span>
+        <span>{t.power.traceStart(minutes)}</span>
         <span>{t.power.traceEnd}</span>
       </div>
     </figure>

@@ -18,10 +18,15 @@ export function extendTrace(trace: readonly TracePoint[], point: TracePoint): re
   return [...kept.slice(-(TRACE_POINTS - 1)), point];
 }
 
+/** The picture grows with what there is to show: a line of a few seconds in five minutes would be a dot. */
+const WINDOWS_MS = [MINUTE, 2 * MINUTE, TRACE_MS];
+
 export interface TraceShape {
   /** SVG path data in a box of 1000 by 100; empty below two points. */
   readonly line: string;
   readonly area: string;
+  /** What the whole width stands for. */
+  readonly windowMs: number;
   readonly lowW: number;
   readonly highW: number;
 }
@@ -30,15 +35,17 @@ export interface TraceShape {
 const GAP_MS = 30_000;
 
 export function traceShape(trace: readonly TracePoint[]): TraceShape | null {
+  const first = trace[0];
   const last = trace.at(-1);
-  if (last === undefined || trace.length < 2) return null;
+  if (first === undefined || last === undefined || trace.length < 2) return null;
+  const windowMs = WINDOWS_MS.find((window) => last.time - first.time <= window) ?? TRACE_MS;
   const watts = trace.map((point) => point.watts);
   const lowW = Math.min(...watts);
   const highW = Math.max(...watts);
   // Zero belongs to the picture: without it a kettle and a sauna look alike.
   const bottom = Math.min(0, lowW);
   const top = Math.max(highW * 1.1, bottom + 100);
-  const x = (time: number) => (1000 * (1 - (last.time - time) / TRACE_MS)).toFixed(1);
+  const x = (time: number) => (1000 * (1 - (last.time - time) / windowMs)).toFixed(1);
   const y = (value: number) => (100 - (100 * (value - bottom)) / (top - bottom)).toFixed(1);
   const floor = y(0);
   let line = '';
@@ -52,5 +59,5 @@ export function traceShape(trace: readonly TracePoint[]): TraceShape | null {
     area += broken ? `M${x(point.time)} ${floor}L${at}` : `L${at}`;
     previous = point;
   }
-  return { line, area: `${area}L${x(last.time)} ${floor}Z`, lowW, highW };
+  return { line, area: `${area}L${x(last.time)} ${floor}Z`, windowMs, lowW, highW };
 }

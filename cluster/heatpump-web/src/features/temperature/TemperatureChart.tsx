@@ -1,5 +1,6 @@
 /** The lines of a day, loaded with the chart library after the first paint. Draws what it is given; knows no query. */
 import { CartesianGrid, Line, LineChart, ResponsiveContainer, Tooltip, type TooltipContentProps, XAxis, YAxis } from 'recharts';
+import { axisTicks } from '../../lib/format/ticks';
 import { useServices } from '../../lib/services';
 import { hoursOfDay } from '../../lib/time/zone';
 import { COLOURS } from './colours';
@@ -12,6 +13,8 @@ interface TemperatureChartProps {
 
 export default function TemperatureChart({ data, names }: TemperatureChartProps) {
   const { config, format } = useServices();
+  const known = data.flatMap((moment) => moment.celsius.filter((celsius) => celsius !== null));
+  const degrees = axisTicks(Math.floor(Math.min(...known)), Math.ceil(Math.max(...known)), 6);
   const from = data[0]?.time ?? 0;
   const to = data.at(-1)?.time ?? 0;
   // Ticks at 00, 06, 12 and 18 of the household's clock, whatever the day's length.
@@ -30,15 +33,16 @@ export default function TemperatureChart({ data, names }: TemperatureChartProps)
           domain={[from, to]}
           ticks={[...new Set(ticks)]}
           tickFormatter={(time: number) => format.clock(time)}
+          height={24}
           tickLine={false}
           axisLine={{ stroke: 'var(--line-strong)' }}
         />
         <YAxis
-          width={44}
+          width={40}
           tickLine={false}
           axisLine={false}
-          domain={[(low: number) => Math.floor(low - 0.5), (high: number) => Math.ceil(high + 0.5)]}
-          allowDecimals={false}
+          domain={[degrees[0] ?? 0, degrees.at(-1) ?? 0]}
+          ticks={[...degrees]}
           tickFormatter={(celsius: number) => `${format.number(celsius)}°`}
         />
         <Tooltip isAnimationActive={false} cursor={{ stroke: 'var(--line-strong)' }} content={(props) => <MomentTooltip {...props} names={names} />} />

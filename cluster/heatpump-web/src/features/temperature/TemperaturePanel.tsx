@@ -2,11 +2,12 @@
 import { useQueries, useQuery } from '@tanstack/react-query';
 import { lazy, useMemo } from 'react';
 import { AfterPaint } from '../../components/AfterPaint';
+import { Blank } from '../../components/Blank';
 import { Card } from '../../components/Card';
+import { ChartSkeleton } from '../../components/ChartSkeleton';
 import { Freshness } from '../../components/Freshness';
 import { Problem } from '../../components/Problem';
 import { QueryView } from '../../components/QueryView';
-import { Skeleton } from '../../components/Skeleton';
 import { Value } from '../../components/Value';
 import { useMessages } from '../../i18n/messages';
 import { isStale, staleAfter } from '../../lib/live/staleness';
@@ -30,7 +31,16 @@ export function TemperaturePanel() {
     <Card title={t.temperature.title} className="temperature" aside={t.temperature.period}>
       <QueryView
         query={query}
-        skeleton={<Skeleton className="temperature-skeleton" lines={3} />}
+        skeleton={
+          <Blank>
+            <ul className="rooms">
+              {UNKNOWN.map((sensor) => (
+                <RoomTile key={sensor.deviceId} sensor={sensor} name="" colour={0} />
+              ))}
+            </ul>
+            <HistoryLoading />
+          </Blank>
+        }
         isEmpty={(sensors) => sensors.length === 0}
         empty={t.temperature.empty}
       >
@@ -78,6 +88,16 @@ function RoomTile({ sensor, name, colour }: { readonly sensor: Sensor; readonly 
   );
 }
 
+/** What is drawn while nothing is known yet: a house of four rooms. */
+const UNKNOWN: readonly Sensor[] = ['1', '2', '3', '4'].map((deviceId) => ({
+  deviceId,
+  agent: '',
+  location: '',
+  clock: 'synced',
+  time: Number.MAX_SAFE_INTEGER / 2 ** 10,
+  fields: {},
+}));
+
 /** Some weeks are left; a sensor fed by USB reports 0 and is none of it. */
 const LOW_BATTERY = 20;
 
@@ -98,7 +118,7 @@ function History({ sensors }: { readonly sensors: readonly Sensor[] }) {
   const retry = () => {
     for (const index of failed) void results[index]?.refetch();
   };
-  if (loading) return <Skeleton className="chart-skeleton" />;
+  if (loading) return <HistoryLoading />;
   const problem = failed.length > 0 && (
     <Problem
       title={t.temperature.historyFailed(failed.map((index) => names[index]).join(', '))}
@@ -114,7 +134,7 @@ function History({ sensors }: { readonly sensors: readonly Sensor[] }) {
         className="chart temperature-chart"
         aria-label={t.temperature.summary(rooms.length, format.number(range.low, 1), format.number(range.high, 1))}
       >
-        <AfterPaint fallback={<Skeleton className="chart-skeleton" />}>
+        <AfterPaint fallback={<ChartSkeleton />}>
           <Lines rooms={rooms} names={names} now={now} />
         </AfterPaint>
       </figure>
@@ -124,6 +144,19 @@ function History({ sensors }: { readonly sensors: readonly Sensor[] }) {
 }
 
 const NONE: RoomHistory = [];
+
+/** As high as the chart and what is under it. */
+function HistoryLoading() {
+  const t = useMessages();
+  return (
+    <>
+      <div className="chart">
+        <ChartSkeleton />
+      </div>
+      <p className="chart-table-place">{t.asTable}</p>
+    </>
+  );
+}
 
 interface LinesProps {
   readonly rooms: readonly Room[];

@@ -42,7 +42,8 @@ export class Format {
       format = new Intl.NumberFormat(this.#locale, { minimumFractionDigits: digits, maximumFractionDigits: digits, signDisplay: 'negative' });
       this.#numbers.set(digits, format);
     }
-    return format.format(value);
+    // The true minus, which English formats leave out: a hyphen before a figure is easily overlooked.
+    return format.format(value).replace(/^-/, '\u2212');
   }
 
   /** Value and unit apart, so that the unit can be set smaller. */
