@@ -37,10 +37,6 @@ alive() {
     return 1
   fi
 }
-signal() {
-  for group in $groups; do kill -s "$1" -- "-$group" 2>/dev/null; done
-  for process in $(marked); do kill -s "$1" "$process" 2>/dev/null; done
-}
 # Waits until nothing is alive, at most $1 tenths of a second.
 gone_within() {
   tenths=$1
@@ -51,11 +47,16 @@ gone_within() {
   done
 }
 
-# Twice at least: a process that was just being started when the pipe closed carries the mark a moment later.
-signal TERM
+# One SIGTERM each: a second one means "at once" to our services. What is in no group any more has had its own.
+for group in $groups; do kill -s TERM -- "-$group" 2>/dev/null; done
 gone_within 30
-sleep 0.1
-signal KILL
-gone_within 20 || { signal KILL; gone_within 20; }
+
+# Twice: a process that was just being started when the pipe closed carries the mark only a moment later.
+for _ in 1 2; do
+  sleep 0.1
+  for group in $groups; do kill -s KILL -- "-$group" 2>/dev/null; done
+  for process in $(marked); do kill -s KILL "$process" 2>/dev/null; done
+  gone_within 20
+done
 
 if [ -n "$data" ]; then rm -rf "$data"; fi

@@ -12,7 +12,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
-use rdkafka::producer::{BaseProducer, Producer};
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer, ThreadedProducer};
 use rdkafka::types::RDKafkaErrorCode;
 use tokio::process::Command;
 
@@ -21,6 +21,7 @@ use crate::{part::Part, port};
 /// A cold JVM on a busy two-core machine has been seen to take 12 s; 2 s is usual.
 const READY_WITHIN: Duration = Duration::from_secs(60);
 const ADMIN_WITHIN: Duration = Duration::from_secs(30);
+const PRODUCE_WITHIN: Duration = Duration::from_secs(60);
 
 /// Reads well in `ps` and fits a Pi: the broker of the tests holds a few thousand records.
 const JAVA_OPTIONS: [&str; 6] = [
@@ -216,6 +217,34 @@ impl Kafka {
             }
         }
         Ok(())
+    }
+
+    /// Produces records, each `(topic, key, value)`, and waits until the broker has them all. Blocks.
+    ///
+    /// # Errors
+    /// When one is refused or they are not delivered in time.
+    pub fn produce(&self, records: impl Iterator<Item = (&'static str, String, String)>) -> Result<u64> {
+        let producer: ThreadedProducer<_> = ClientConfig::new()
+            .set("bootstrap.servers", &self.bootstrap)
+            .set("enable.idempotence", "true")
+            .set("linger.ms", "20")
+            .create()?;
+        let mut count = 0;
+        for (topic, key, value) in records {
+            while let Err((error, _)) = producer.send(BaseRecord::to(topic).key(&key).payload(&value)) {
+                // The queue is bounded; it drains while we wait.
+                anyhow::ensure!(
+                    error.rdkafka_error_code() == Some(RDKafkaErrorCode::QueueFull),
+                    "{error}"
+                );
+                producer.flush(Duration::from_millis(50)).ok();
+            }
+            count += 1;
+        }
+        producer
+            .flush(PRODUCE_WITHIN)
+            .context("the broker did not take the records in time")?;
+        Ok(count)
     }
 
     /// Stops the broker when it is ours.

@@ -5,10 +5,22 @@
 //! [`guardian`]), and it never uses a database, a broker or a port that it did not start, except a Kafka named by
 //! `KAFKA_BOOTSTRAP`.
 
+pub mod binaries;
+pub mod frames;
 pub mod gateway;
 pub mod guardian;
 pub mod http;
+pub mod issuer;
 pub mod kafka;
+pub mod live;
+pub mod mqtt;
 pub mod oidc;
 pub mod part;
 pub mod port;
+pub mod postgres;
+pub mod smoke;
+pub mod stack;
+pub mod timescale;
+pub mod web;
+
+pub use stack::{Agent, Devices, Options, Running, Service, Stack};

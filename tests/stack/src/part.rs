@@ -60,7 +60,6 @@ impl Part {
         command
             .env(key, value)
             .process_group(0)
-            .kill_on_drop(true)
             .stdin(Stdio::null())
             .stdout(file.try_clone()?)
             .stderr(file);
@@ -232,6 +231,22 @@ impl Part {
             self.name,
             self.log.display()
         )
+    }
+}
+
+impl Drop for Part {
+    /// A part that is given up, by a failed start for instance, is told to stop. The guardian does not tell it a second
+    /// time, but kills it, by the run's mark, when it has not gone by the end of the run.
+    fn drop(&mut self) {
+        let Some(pid) = self.state.get_mut().child.as_ref().and_then(Child::id) else {
+            return;
+        };
+        if let Some(group) = Pid::from_raw(pid.cast_signed()) {
+            let _gone = kill_process_group(group, self.stop_signal);
+        }
+        if let Ok(run) = guardian::run() {
+            run.forget(pid);
+        }
     }
 }
 

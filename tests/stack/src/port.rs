@@ -28,3 +28,15 @@ pub fn free() -> Result<SocketAddr> {
     }
     bail!("no free port between {} and {}", RANGE.start, RANGE.end)
 }
+
+/// The port asked for when it is free, otherwise, or when none is asked for, any free one.
+///
+/// # Errors
+/// When none is found.
+pub fn prefer(port: Option<u16>) -> Result<SocketAddr> {
+    let wanted = port.map(|port| SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
+    match wanted {
+        Some(address) if TcpListener::bind(address).is_ok() => Ok(address),
+        _ => free(),
+    }
+}

@@ -1,0 +1,618 @@
+//! All parts together.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use chrono::Utc;
+use tokio::net::TcpListener;
+use tokio::process::Command;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::gateway::{Gateway, Upstreams};
+use crate::guardian::{self, Run};
+use crate::issuer::TestIssuer;
+use crate::kafka::{self, Kafka};
+use crate::oidc::{self, Oidc};
+use crate::part::Part;
+use crate::postgres::Postgres;
+use crate::{binaries, port, web};
+
+/// A service starts in milliseconds; a busy two-core machine has been seen to need seconds.
+const READY_WITHIN: Duration = Duration::from_secs(60);
+
+/// One household, one zone: the databases and the page get the same.
+const TIME_ZONE: &str = "Europe/Stockholm";
+
+/// What to bring up. The default is what a test of the way of a reading needs: one agent, real Kafka, every service, no
+/// web page and no devices.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// How many edge-agents: `p0`, `p1`, ...
+    pub agents: usize,
+    /// Which broker.
+    pub kafka: kafka::Choice,
+    /// Whether to build and serve the web page behind the gateway.
+    pub web: bool,
+    /// The port the page is served on; by default any free one.
+    pub web_port: Option<u16>,
+    /// The port the first agent takes MQTT on; by default any free one.
+    pub mqtt_port: Option<u16>,
+    /// Whether the services also trust the tests' own issuer, which gives bad tokens of every sort.
+    pub test_issuer: bool,
+    /// Which simulated devices to run, if any.
+    pub devices: Option<Devices>,
+    /// Which device is where, beside the simulated ones: device id to location.
+    pub locations: BTreeMap<String, String>,
+    /// `EDGE_AGENT_*` variables for every agent.
+    pub agent_environment: BTreeMap<String, String>,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options {
+            agents: 1,
+            kafka: kafka::Choice::Real,
+            web: false,
+            web_port: None,
+            mqtt_port: None,
+            test_issuer: false,
+            devices: None,
+            locations: BTreeMap::new(),
+            agent_environment: BTreeMap::new(),
+        }
+    }
+}
+
+/// The simulated house.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Devices {
+    /// Chooses device ids, weather and habits; the same seed gives the same house.
+    pub seed: u64,
+    /// How far back its history goes when the stack starts.
+    pub history: Duration,
+    /// How often its devices send.
+    pub pace: devices::Pace,
+}
+
+impl Default for Devices {
+    fn default() -> Devices {
+        // Every chart of the first page is full: 24 hours, and the local day they began in.
+        Devices {
+            seed: 1,
+            history: Duration::from_secs(26 * 60 * 60),
+            pace: devices::Pace::DEMO,
+        }
+    }
+}
+
+/// Simulated devices that run as a task of this process.
+struct House {
+    house: Arc<devices::House>,
+    stop: CancellationToken,
+    task: JoinHandle<()>,
+}
+
+/// The services of the cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Service {
+    /// redpanda-sink.
+    Sink,
+    /// homelab-api.
+    Api,
+    /// homelab-settings-api.
+    SettingsApi,
+    /// energy-ws.
+    Ws,
+}
+
+/// A service that runs.
+#[derive(Debug)]
+pub struct Running {
+    part: Part,
+    public: SocketAddr,
+    admin: SocketAddr,
+}
+
+impl Running {
+    /// Its process: to be stopped, killed, restarted.
+    pub fn part(&self) -> &Part {
+        &self.part
+    }
+
+    /// Its public address. The sink has none and nobody listens there.
+    pub fn public(&self) -> SocketAddr {
+        self.public
+    }
+
+    /// Its admin address: `/livez`, `/readyz`, `/metrics`.
+    pub fn admin(&self) -> SocketAddr {
+        self.admin
+    }
+
+    /// Waits until it says that it is ready, after a restart for instance.
+    ///
+    /// # Errors
+    /// When it does not.
+    pub async fn ready(&self) -> Result<()> {
+        self.part.ready_http(READY_WITHIN, self.admin, "/readyz").await
+    }
+}
+
+/// An edge-agent that runs.
+#[derive(Debug)]
+pub struct Agent {
+    name: String,
+    part: Part,
+    mqtt: SocketAddr,
+    admin: SocketAddr,
+}
+
+impl Agent {
+    /// `p0`, `p1`, ...
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Its process: to be stopped, killed, restarted.
+    pub fn part(&self) -> &Part {
+        &self.part
+    }
+
+    /// Where it takes MQTT.
+    pub fn mqtt(&self) -> SocketAddr {
+        self.mqtt
+    }
+
+    /// Its admin address: `/livez`, `/readyz`, `/metrics`, `/status`.
+    pub fn admin(&self) -> SocketAddr {
+        self.admin
+    }
+
+    /// Waits until it says that it is ready, after a restart for instance.
+    ///
+    /// # Errors
+    /// When it does not.
+    pub async fn ready(&self) -> Result<()> {
+        self.part.ready_http(READY_WITHIN, self.admin, "/readyz").await
+    }
+}
+
+/// Everything, running.
+pub struct Stack {
+    run: &'static Run,
+    kafka: Kafka,
+    postgres: Postgres,
+    oidc: Oidc,
+    test_issuer: Option<TestIssuer>,
+    agents: Vec<Agent>,
+    sink: Running,
+    api: Running,
+    settings_api: Running,
+    ws: Running,
+    gateway: Option<Gateway>,
+    house: Option<House>,
+}
+
+impl Stack {
+    /// Brings everything up, saying on standard error what it does. What had been started when something fails is ended
+    /// by the guardian.
+    ///
+    /// # Errors
+    /// One line about what is missing or does not start, and how to get it.
+    pub async fn start(options: Options) -> Result<Stack> {
+        let begin = Instant::now();
+        let run = guardian::run()?;
+        eprintln!("stack: logs in {}", run.folder().join("logs").display());
+        let binaries = step("services", "built", binaries::folder()).await?;
+
+        // The page's origin is known to the OpenID provider and to energy-ws before the page is served.
+        let listener = TcpListener::bind(port::prefer(options.web_port)?)
+            .await
+            .context("the page's port is taken")?;
+        let origin = format!("http://{}", listener.local_addr()?);
+
+        let (kafka, postgres, oidc, dist) = tokio::try_join!(
+            step("Kafka", "ready", start_kafka(options.kafka.clone(), run)),
+            step("PostgreSQL", "ready", start_postgres(run)),
+            step("OpenID provider", "ready", start_oidc(run, &origin)),
+            async {
+                if options.web {
+                    step("web page", "built", web::dist()).await.map(Some)
+                } else {
+                    Ok(None)
+                }
+            },
+        )?;
+        let house = options
+            .devices
+            .map(|devices| Arc::new(devices::House::new(devices.seed)));
+        if let (Some(house), Some(devices)) = (&house, options.devices) {
+            step(
+                "history of the simulated house",
+                "produced",
+                history(&kafka, house, devices.history),
+            )
+            .await?;
+        }
+        let test_issuer = if options.test_issuer {
+            Some(TestIssuer::start().await?)
+        } else {
+            None
+        };
+        let mut issuers = oidc.issuer().to_owned();
+        if let Some(issuer) = &test_issuer {
+            write!(issuers, ",{}", issuer.url())?;
+        }
+
+        let launch = Launch {
+            binaries: &binaries,
+            kafka: &kafka,
+            postgres: &postgres,
+            issuers: &issuers,
+            origin: &origin,
+        };
+        let (agents, sink, api, settings_api, ws) = tokio::try_join!(
+            launch.agents(&options, run),
+            launch.service(Service::Sink),
+            launch.service(Service::Api),
+            launch.service(Service::SettingsApi),
+            launch.service(Service::Ws),
+        )?;
+
+        let gateway = match dist {
+            Some(dist) => {
+                let upstreams = Upstreams {
+                    api: api.public,
+                    settings: settings_api.public,
+                    ws: ws.public,
+                };
+                Some(Gateway::start(listener, &dist, oidc.issuer(), TIME_ZONE, upstreams).await?)
+            }
+            None => None,
+        };
+        let house = match (house, options.devices) {
+            (Some(house), Some(devices)) => Some(House::start(house, devices.pace, agents[0].mqtt)),
+            _ => None,
+        };
+        eprintln!(
+            "stack: everything is up after {:.1} s",
+            begin.elapsed().as_secs_f64()
+        );
+        Ok(Stack {
+            run,
+            kafka,
+            postgres,
+            oidc,
+            test_issuer,
+            agents,
+            sink,
+            api,
+            settings_api,
+            ws,
+            gateway,
+            house,
+        })
+    }
+
+    /// The run: its folder and logs.
+    pub fn run(&self) -> &'static Run {
+        self.run
+    }
+
+    /// The broker.
+    pub fn kafka(&self) -> &Kafka {
+        &self.kafka
+    }
+
+    /// The database server.
+    pub fn postgres(&self) -> &Postgres {
+        &self.postgres
+    }
+
+    /// The OpenID provider.
+    pub fn oidc(&self) -> &Oidc {
+        &self.oidc
+    }
+
+    /// The tests' own issuer, when it was asked for.
+    ///
+    /// # Errors
+    /// When it was not.
+    pub fn test_issuer(&self) -> Result<&TestIssuer> {
+        self.test_issuer
+            .as_ref()
+            .context("the stack was started without Options::test_issuer")
+    }
+
+    /// An access token from the OpenID provider.
+    ///
+    /// # Errors
+    /// When it refuses.
+    pub async fn token(&self, scopes: &[&str]) -> Result<String> {
+        self.oidc.token(scopes).await
+    }
+
+    /// The edge-agents, `p0` first.
+    pub fn agents(&self) -> &[Agent] {
+        &self.agents
+    }
+
+    /// Where the first agent takes MQTT.
+    pub fn mqtt(&self) -> SocketAddr {
+        self.agents[0].mqtt
+    }
+
+    /// A service.
+    pub fn service(&self, service: Service) -> &Running {
+        match service {
+            Service::Sink => &self.sink,
+            Service::Api => &self.api,
+            Service::SettingsApi => &self.settings_api,
+            Service::Ws => &self.ws,
+        }
+    }
+
+    /// homelab-api, `http://127.0.0.1:...`.
+    pub fn api_url(&self) -> String {
+        format!("http://{}", self.api.public)
+    }
+
+    /// homelab-settings-api, `http://127.0.0.1:...`.
+    pub fn settings_url(&self) -> String {
+        format!("http://{}", self.settings_api.public)
+    }
+
+    /// energy-ws, `ws://127.0.0.1:.../ws/energy`.
+    pub fn ws_url(&self) -> String {
+        format!("ws://{}/ws/energy", self.ws.public)
+    }
+
+    /// The web page.
+    ///
+    /// # Errors
+    /// When it was not asked for.
+    pub fn web_url(&self) -> Result<&str> {
+        let gateway = self
+            .gateway
+            .as_ref()
+            .context("the stack was started without Options::web")?;
+        Ok(gateway.origin())
+    }
+
+    /// What the simulated devices measure.
+    ///
+    /// # Errors
+    /// When none were asked for.
+    pub fn house(&self) -> Result<&devices::House> {
+        let house = self
+            .house
+            .as_ref()
+            .context("the stack was started without Options::devices")?;
+        Ok(&house.house)
+    }
+
+    /// A connection string for a role of a database: `telemetry` has `sink` and `api`, `homelab_settings` has `settings`.
+    pub fn database_url(&self, role: &str, database: &str) -> String {
+        self.postgres.url(role, database)
+    }
+
+    /// Takes everything down, in the order that lets each part finish.
+    pub async fn stop(self) {
+        eprintln!("stack: stopping");
+        if let Some(house) = self.house {
+            house.stop.cancel();
+            let _ended = house.task.await;
+        }
+        if let Some(gateway) = &self.gateway {
+            gateway.stop().await;
+        }
+        futures_util::future::join_all(self.agents.iter().map(|agent| agent.part.stop())).await;
+        let services =
+            [&self.sink, &self.api, &self.settings_api, &self.ws].map(|service| service.part.stop());
+        futures_util::future::join_all(services).await;
+        if let Some(mut issuer) = self.test_issuer {
+            issuer.stop().await;
+        }
+        tokio::join!(self.oidc.part().stop(), self.kafka.stop(), self.postgres.stop());
+    }
+}
+
+impl House {
+    fn start(house: Arc<devices::House>, pace: devices::Pace, agent: SocketAddr) -> House {
+        let stop = CancellationToken::new();
+        let options = devices::Options {
+            pace,
+            ..devices::Options::new(agent.to_string(), house.clone())
+        };
+        let running = devices::run(options, stop.clone());
+        let task = tokio::spawn(async move {
+            if let Err(error) = running.await {
+                eprintln!("stack: the simulated devices ended: {error:#}");
+            }
+        });
+        House { house, stop, task }
+    }
+}
+
+/// An agent stamps what it receives with the time it has, so the past goes into the topics directly.
+async fn history(kafka: &Kafka, house: &Arc<devices::House>, length: Duration) -> Result<u64> {
+    let to = Utc::now();
+    let from = to - length;
+    // Painting the house's days and producing both take the processor for a while; neither can be awaited.
+    tokio::task::block_in_place(|| {
+        kafka.produce(devices::backfill(house, from, to).map(|record| {
+            let topic = telemetry::topic::of(record.reading.kind());
+            let json = serde_json::to_string(&record).expect("a record is plain JSON");
+            (topic, record.device_id.to_string(), json)
+        }))
+    })
+}
+
+async fn start_kafka(choice: kafka::Choice, run: &Run) -> Result<Kafka> {
+    let kafka = Kafka::choose(choice, &run.data("kafka")?).await?;
+    kafka.create_topics(&telemetry::topic::ALL).await?;
+    Ok(kafka)
+}
+
+async fn start_postgres(run: &Run) -> Result<Postgres> {
+    Postgres::start(&run.data("postgres")?).await
+}
+
+async fn start_oidc(run: &Run, origin: &str) -> Result<Oidc> {
+    Oidc::start(&run.data("oidc")?, &[origin.to_owned()]).await
+}
+
+/// Says when a part is there and how long it took; the name goes into the error when it is not.
+async fn step<T>(name: &str, done: &str, work: impl Future<Output = Result<T>>) -> Result<T> {
+    let begin = Instant::now();
+    eprintln!("stack: {name} ...");
+    let value = work.await.with_context(|| name.to_owned())?;
+    eprintln!("stack: {name} {done} in {:.1} s", begin.elapsed().as_secs_f64());
+    Ok(value)
+}
+
+/// What every service of this run is started with.
+struct Launch<'a> {
+    binaries: &'a Path,
+    kafka: &'a Kafka,
+    postgres: &'a Postgres,
+    issuers: &'a str,
+    origin: &'a str,
+}
+
+impl Launch<'_> {
+    async fn service(&self, service: Service) -> Result<Running> {
+        let (name, database, reads_kafka) = match service {
+            Service::Sink => ("redpanda-sink", Some(("sink", "telemetry")), true),
+            Service::Api => ("homelab-api", Some(("api", "telemetry")), false),
+            Service::SettingsApi => (
+                "homelab-settings-api",
+                Some(("settings", "homelab_settings")),
+                true,
+            ),
+            Service::Ws => ("energy-ws", None, true),
+        };
+        let (public, admin) = (port::free()?, port::free()?);
+        let mut command = self.command(name)?;
+        command.env("METRICS_ADDRESS", admin.to_string());
+        if service != Service::Sink {
+            command
+                .env("LISTEN_ADDRESS", public.to_string())
+                .env("OIDC_ISSUERS", self.issuers)
+                .env("OIDC_AUDIENCES", oidc::AUDIENCE);
+        }
+        if let Some((role, database)) = database {
+            command.env("DATABASE_URL", self.postgres.url(role, database));
+        }
+        if reads_kafka {
+            command.env("KAFKA_BOOTSTRAP", self.kafka.bootstrap());
+        }
+        if service == Service::Ws {
+            command.env("ALLOWED_ORIGINS", self.origin);
+        }
+        step(name, "ready", async {
+            let running = Running {
+                part: Part::start(name, command).await?,
+                public,
+                admin,
+            };
+            running.ready().await?;
+            Ok(running)
+        })
+        .await
+    }
+
+    async fn agents(&self, options: &Options, run: &Run) -> Result<Vec<Agent>> {
+        let agents = (0..options.agents).map(|number| self.agent(number, options, run));
+        futures_util::future::try_join_all(agents).await
+    }
+
+    async fn agent(&self, number: usize, options: &Options, run: &Run) -> Result<Agent> {
+        let name = format!("p{number}");
+        let part_name = format!("edge-agent-{name}");
+        let mqtt = port::prefer(options.mqtt_port.filter(|_| number == 0))?;
+        let admin = port::free()?;
+        let folder = run.data(&part_name)?;
+        let config = folder.join("edge-agent.toml");
+        std::fs::write(
+            &config,
+            self.agent_config(&name, &folder.join("data"), mqtt, admin, options)?,
+        )?;
+        let mut command = self.command("edge-agent")?;
+        command
+            .args(["run", "--config"])
+            .arg(&config)
+            .envs(&options.agent_environment);
+        step(&part_name, "ready", async {
+            let agent = Agent {
+                part: Part::start(&part_name, command).await?,
+                name,
+                mqtt,
+                admin,
+            };
+            agent.ready().await?;
+            Ok(agent)
+        })
+        .await
+    }
+
+    fn agent_config(
+        &self,
+        name: &str,
+        data: &Path,
+        mqtt: SocketAddr,
+        admin: SocketAddr,
+        options: &Options,
+    ) -> Result<String> {
+        let table = |key: &str, value: String| toml::Table::from_iter([(key.to_owned(), value.into())]);
+        let locations = options
+            .locations
+            .iter()
+            .map(|(device, location)| (device.clone(), location.clone().into()));
+        let config = toml::Table::from_iter([
+            ("agent".to_owned(), name.into()),
+            ("data_dir".to_owned(), data.display().to_string().into()),
+            ("mqtt".to_owned(), table("listen", mqtt.to_string()).into()),
+            ("admin".to_owned(), table("listen", admin.to_string()).into()),
+            (
+                "kafka".to_owned(),
+                table("bootstrap", self.kafka.bootstrap().to_owned()).into(),
+            ),
+            // The machine's clock is what the tests compare with, and a container's kernel never says it is synchronised.
+            ("clock".to_owned(), table("source", "trusted".to_owned()).into()),
+            ("locations".to_owned(), toml::Table::from_iter(locations).into()),
+        ]);
+        Ok(toml::to_string(&config)?)
+    }
+
+    /// A binary of this workspace with an environment of its own: nothing of the caller's configuration reaches it.
+    fn command(&self, name: &str) -> Result<Command> {
+        let program = self.binaries.join(name);
+        anyhow::ensure!(
+            program.is_file(),
+            "{} is missing: cargo build --workspace --bins",
+            program.display()
+        );
+        let mut command = Command::new(program);
+        command.env_clear();
+        for kept in ["PATH", "HOME", "TMPDIR", "TZ", "LANG"] {
+            if let Some(value) = std::env::var_os(kept) {
+                command.env(kept, value);
+            }
+        }
+        command
+            .env("LOG_FORMAT", "pretty")
+            .env(
+                "LOG_LEVEL",
+                std::env::var("STACK_LOG_LEVEL").unwrap_or_else(|_| "info".to_owned()),
+            )
+            .env("HOUSEHOLD_TIME_ZONE", TIME_ZONE);
+        Ok(command)
+    }
+}
