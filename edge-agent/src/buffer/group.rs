@@ -1,21 +1,26 @@
 //! Groups: how entries stand in sled.
 //!
 //! ```text
-//! value of part 0:  version u8 | parts u16 | count u32 | raw length u32 | crc32 of the compressed bytes u32 | first piece
+//! value of part 0:  magic 4 bytes | epoch u32 | first sequence u64 | parts u16 | count u32 | raw length u32 | packed length u32
+//!                   | crc32 of the header so far and of the packed bytes u32 | first piece of the packed bytes
 //! value of part n:  piece n
-//! raw:              (length u32 | bytes) for each entry, lz4 block compressed
+//! packed:           (length u32 | bytes) for each entry, lz4 block compressed
 //! ```
+//!
+//! The header names everything that is needed to find and trust a group in a file sled can no longer open.
 
 use bytes::{Buf, Bytes};
 
 use super::{Batch, Entry, Sequence};
 
-const VERSION: u8 = 1;
-const HEADER_BYTES: usize = 1 + 2 + 4 + 4 + 4;
+/// Begins every group; the digit is the version of the form.
+pub(super) const MAGIC: [u8; 4] = *b"HKG1";
+/// Length of a group's header.
+pub(super) const HEADER_BYTES: usize = 4 + 4 + 8 + 2 + 4 + 4 + 4 + 4;
 
 /// Largest value: 23 of them on one page stay below the size at which sled would move the page into a file that is
 /// never synced (see `SEGMENT_BYTES`).
-const PART_BYTES: usize = 32 * 1024;
+pub(super) const PART_BYTES: usize = 32 * 1024;
 
 /// Longest group when uncompressed: one captured payload of 256 KiB, its topic and times, and room for the
 /// entries that came before it. Guards the reader against a damaged length.
@@ -49,27 +54,25 @@ fn parse_key(key: &[u8]) -> Option<(u64, u16)> {
 }
 
 /// Adds a group's parts to `batch`.
-pub(super) fn write(batch: &mut sled::Batch, first: u64, entries: &[&[u8]]) {
+pub(super) fn write(batch: &mut sled::Batch, epoch: u32, first: u64, entries: &[&[u8]]) {
     let mut raw = Vec::with_capacity(entries.iter().map(|e| e.len() + 4).sum());
     for entry in entries {
-        raw.extend_from_slice(
-            &u32::try_from(entry.len())
-                .expect("an entry is far below 4 GiB")
-                .to_be_bytes(),
-        );
+        let len = u32::try_from(entry.len()).expect("an entry is far below 4 GiB");
+        raw.extend_from_slice(&len.to_be_bytes());
         raw.extend_from_slice(entry);
     }
     let packed = lz4_flex::block::compress(&raw);
     let rest = packed.len().saturating_sub(PART_BYTES);
-    let parts = u16::try_from(1 + rest.div_ceil(PART_BYTES)).expect("a group is far below 65,535 parts");
     let first_len = packed.len().min(PART_BYTES);
-
-    let mut value = Vec::with_capacity(HEADER_BYTES + first_len);
-    value.push(VERSION);
-    value.extend_from_slice(&parts.to_be_bytes());
-    value.extend_from_slice(&(entries.len() as u32).to_be_bytes());
-    value.extend_from_slice(&(raw.len() as u32).to_be_bytes());
-    value.extend_from_slice(&crc32fast::hash(&packed).to_be_bytes());
+    let header = Header {
+        epoch,
+        first,
+        parts: u16::try_from(1 + rest.div_ceil(PART_BYTES)).expect("a group is far below 65,535 parts"),
+        count: u32::try_from(entries.len()).expect("a group has far below 4 billion entries"),
+        raw_len: raw.len(),
+        packed_len: packed.len(),
+    };
+    let mut value = header.encode(&packed);
     value.extend_from_slice(&packed[..first_len]);
     batch.insert(&key(first, 0), value);
     for (n, piece) in packed[first_len..].chunks(PART_BYTES).enumerate() {
@@ -78,36 +81,77 @@ pub(super) fn write(batch: &mut sled::Batch, first: u64, entries: &[&[u8]]) {
     }
 }
 
-struct Header {
-    parts: u16,
-    count: u32,
+/// What a group says of itself.
+pub(super) struct Header {
+    /// The buffer it was written in.
+    pub epoch: u32,
+    /// First sequence.
+    pub first: u64,
+    /// Values it is spread over.
+    pub parts: u16,
+    /// Entries in it.
+    pub count: u32,
     raw_len: usize,
-    crc: u32,
+    /// Bytes of it, compressed.
+    pub packed_len: usize,
 }
 
-fn header(value: &[u8]) -> Result<Header, &'static str> {
-    if value.len() < HEADER_BYTES {
-        return Err("header is cut off");
+impl Header {
+    fn encode(&self, packed: &[u8]) -> Vec<u8> {
+        let mut value = Vec::with_capacity(HEADER_BYTES + packed.len().min(PART_BYTES));
+        value.extend_from_slice(&MAGIC);
+        value.extend_from_slice(&self.epoch.to_be_bytes());
+        value.extend_from_slice(&self.first.to_be_bytes());
+        value.extend_from_slice(&self.parts.to_be_bytes());
+        value.extend_from_slice(&self.count.to_be_bytes());
+        value.extend_from_slice(&(self.raw_len as u32).to_be_bytes());
+        value.extend_from_slice(&(self.packed_len as u32).to_be_bytes());
+        let crc = checksum(&value, packed);
+        value.extend_from_slice(&crc.to_be_bytes());
+        value
     }
-    let mut value = value;
-    if value.get_u8() != VERSION {
-        return Err("unknown version");
+
+    /// Reads the header at the beginning of `value`; the checksum is checked with the packed bytes.
+    pub(super) fn decode(value: &[u8]) -> Result<Self, &'static str> {
+        if value.len() < HEADER_BYTES {
+            return Err("header is cut off");
+        }
+        if value[..MAGIC.len()] != MAGIC {
+            return Err("no group, or of an unknown version");
+        }
+        let mut value = &value[MAGIC.len()..];
+        let header = Self {
+            epoch: value.get_u32(),
+            first: value.get_u64(),
+            parts: value.get_u16(),
+            count: value.get_u32(),
+            raw_len: value.get_u32() as usize,
+            packed_len: value.get_u32() as usize,
+        };
+        let parts = 1 + header.packed_len.saturating_sub(PART_BYTES).div_ceil(PART_BYTES);
+        let possible = header.raw_len <= MAX_RAW_BYTES
+            && header.packed_len <= 2 * MAX_RAW_BYTES
+            && usize::from(header.parts) == parts
+            && header.count as usize <= header.raw_len;
+        if possible {
+            Ok(header)
+        } else {
+            Err("header is impossible")
+        }
     }
-    let header = Header {
-        parts: value.get_u16(),
-        count: value.get_u32(),
-        raw_len: value.get_u32() as usize,
-        crc: value.get_u32(),
-    };
-    if header.raw_len > MAX_RAW_BYTES || header.parts == 0 || header.count as usize > header.raw_len {
-        return Err("header is impossible");
-    }
-    Ok(header)
 }
 
-/// Unpacks a group into its entries.
-fn unpack(first: u64, header: &Header, packed: &[u8]) -> Result<Vec<Entry>, &'static str> {
-    if crc32fast::hash(packed) != header.crc {
+fn checksum(header: &[u8], packed: &[u8]) -> u32 {
+    let mut hasher = crc32fast::Hasher::new();
+    hasher.update(header);
+    hasher.update(packed);
+    hasher.finalize()
+}
+
+/// Unpacks a group into its entries. `head` is the value of part 0, `packed` all packed bytes.
+pub(super) fn unpack(header: &Header, head: &[u8], packed: &[u8]) -> Result<Vec<Entry>, &'static str> {
+    let (fields, crc) = head[..HEADER_BYTES].split_at(HEADER_BYTES - 4);
+    if crc != checksum(fields, packed).to_be_bytes() {
         return Err("checksum does not match");
     }
     let raw = lz4_flex::block::decompress(packed, header.raw_len).map_err(|_| "compression is damaged")?;
@@ -122,7 +166,7 @@ fn unpack(first: u64, header: &Header, packed: &[u8]) -> Result<Vec<Entry>, &'st
             return Err("entry is cut off");
         }
         entries.push(Entry {
-            sequence: Sequence(first + n),
+            sequence: Sequence(header.first + n),
             bytes: raw.split_to(len),
         });
     }
@@ -144,7 +188,7 @@ pub(super) fn last_end(tree: &sled::Tree) -> sled::Result<Option<u64>> {
         return Ok(None);
     };
     let count = match tree.get(key(first, 0))? {
-        Some(value) => header(&value).map_or(1, |h| u64::from(h.count)),
+        Some(value) => Header::decode(&value).map_or(1, |h| u64::from(h.count)),
         None => 1,
     };
     Ok(Some(first + count))
@@ -217,19 +261,22 @@ fn assemble(first: u64, parts: &[u16], pieces: &[sled::IVec]) -> Result<Vec<Entr
     if parts[0] != 0 {
         return Err((0, "first part is missing"));
     }
-    let head = header(&pieces[0]).map_err(|what| (0, what))?;
+    let head = Header::decode(&pieces[0]).map_err(|what| (0, what))?;
     let count = u64::from(head.count);
+    if head.first != first {
+        return Err((0, "group stands in the wrong place"));
+    }
     if usize::from(head.parts) != pieces.len() || parts.windows(2).any(|w| w[1] != w[0] + 1) {
         return Err((count, "a part is missing"));
     }
     let unpacked = if pieces.len() == 1 {
-        unpack(first, &head, &pieces[0][HEADER_BYTES..])
+        unpack(&head, &pieces[0], &pieces[0][HEADER_BYTES..])
     } else {
         let mut packed = pieces[0][HEADER_BYTES..].to_vec();
         pieces[1..]
             .iter()
             .for_each(|piece| packed.extend_from_slice(piece));
-        unpack(first, &head, &packed)
+        unpack(&head, &pieces[0], &packed)
     };
     unpacked.map_err(|what| (count, what))
 }
@@ -247,7 +294,7 @@ pub(super) fn keys_before(tree: &sled::Tree, end: u64) -> sled::Result<Vec<sled:
                     keys.append(&mut group);
                 }
                 group.clear();
-                group_end = first + header(&value).map_or(1, |h| u64::from(h.count).max(1));
+                group_end = first + Header::decode(&value).map_or(1, |h| u64::from(h.count).max(1));
                 group.push(k);
             }
             _ => group.push(k),

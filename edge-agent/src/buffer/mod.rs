@@ -20,6 +20,7 @@
 //! This module never looks into an entry and knows nothing of MQTT or Kafka.
 
 mod group;
+mod salvage;
 mod writer;
 
 use std::{
@@ -36,6 +37,7 @@ use bytes::Bytes;
 use tokio::sync::{oneshot, watch};
 
 pub use group::CorruptGroup;
+pub use salvage::{Salvaged, salvage};
 
 /// Position of an entry, from 1, without gaps, never reused within an epoch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -240,6 +242,7 @@ impl Buffer {
             tree.clone(),
             data_file,
             limits,
+            epoch,
             next,
             counters.clone(),
             committed_sender,

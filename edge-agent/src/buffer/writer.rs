@@ -33,6 +33,7 @@ pub(super) struct Writer {
     tree: sled::Db,
     data_file: File,
     limits: Limits,
+    epoch: u32,
     next: u64,
     removed_to: u64,
     counters: Arc<Counters>,
@@ -54,6 +55,7 @@ impl Writer {
         tree: sled::Db,
         data_file: File,
         limits: Limits,
+        epoch: u32,
         next: u64,
         counters: Arc<Counters>,
         committed: watch::Sender<u64>,
@@ -62,6 +64,7 @@ impl Writer {
             tree,
             data_file,
             limits,
+            epoch,
             next,
             removed_to: 0,
             counters,
@@ -208,7 +211,7 @@ impl Writer {
         let mut batch = sled::Batch::default();
         if !pending.appends.is_empty() {
             let entries: Vec<&[u8]> = pending.appends.iter().map(|a| a.bytes.as_slice()).collect();
-            group::write(&mut batch, self.next, &entries);
+            group::write(&mut batch, self.epoch, self.next, &entries);
             batch.insert(b"mnext", &(self.next + entries.len() as u64).to_be_bytes());
         }
         let sides = pending
