@@ -25,7 +25,7 @@ setup: ## install what is missing for everything below (system packages, npm pac
 	@$(SETUP) test
 
 .PHONY: demo
-demo: setup-demo build ## the whole way on this machine: prints an address and a login, runs until Ctrl-C
+demo: setup-demo build-rust ## the whole way on this machine: prints an address and a login, runs until Ctrl-C
 	@$(STACK) demo
 
 .PHONY: smoke
@@ -48,12 +48,12 @@ check: setup-check ## formatting, clippy with warnings denied, tsc, eslint, shel
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- --deny warnings
 	@for folder in $(WEB) $(BROWSER); do \
-	  if [ -f $$folder/package.json ]; then npm --prefix $$folder run check; fi; \
+	  if [ -f $$folder/package.json ]; then npm --prefix $$folder run check && npm --prefix $$folder run lint; fi; \
 	done
 	@git ls-files --cached --others --exclude-standard -z -- '*.sh' .ci/run | xargs -0 -r shellcheck && echo "shellcheck: clean"
 
 .PHONY: test
-test: setup build test-rust test-web test-browser ## every test: Rust (unit, e2e), the web app's, and a real browser
+test: setup test-rust test-web test-browser ## every test: Rust (unit, e2e), the web app's, and a real browser
 
 .PHONY: test-rust
 test-rust: setup build-rust ## the Rust tests alone: unit tests, and e2e against real Kafka and PostgreSQL
@@ -64,7 +64,7 @@ test-web: setup ## the web app's own tests
 	@if [ -f $(WEB)/package.json ]; then npm --prefix $(WEB) test; fi
 
 .PHONY: test-browser
-test-browser: setup build ## Playwright in Chromium against the whole stack
+test-browser: setup build-rust ## Playwright in Chromium against the whole stack
 	@if [ -f $(BROWSER)/package.json ]; then $(STACK) run -- npm --prefix $(BROWSER) test; fi
 
 .PHONY: setup-demo setup-check

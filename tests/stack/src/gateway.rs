@@ -3,6 +3,7 @@
 //!
 //! It never looks into a token and adds no header that says who somebody is: each service verifies for itself.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -11,7 +12,7 @@ use anyhow::{Context, Result};
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Request, State};
-use axum::http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, UPGRADE};
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, UPGRADE};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
@@ -50,23 +51,24 @@ pub struct Gateway {
 struct Shared {
     upstreams: Upstreams,
     config: String,
-    policy: HeaderValue,
+    headers: HeaderMap,
     stop: CancellationToken,
     tasks: TaskTracker,
 }
 
 impl Gateway {
-    /// Serves the page built into `dist` on `listener`, with `issuer` in its configuration.
+    /// Serves the page built into `dist` of the folder `page` on `listener`, with `issuer` in its configuration.
     ///
     /// # Errors
     /// When the page has not been built or the listener is broken.
     pub async fn start(
         listener: TcpListener,
-        dist: &Path,
+        page: &Path,
         issuer: &str,
         time_zone: &str,
         upstreams: Upstreams,
     ) -> Result<Gateway> {
+        let dist = page.join("dist");
         let index = dist.join("index.html");
         anyhow::ensure!(
             index.is_file(),
@@ -78,11 +80,11 @@ impl Gateway {
         let shared = Arc::new(Shared {
             upstreams,
             config: config(issuer, time_zone),
-            policy: policy(issuer)?,
+            headers: page_headers(&page.join("security-headers.json"), issuer)?,
             stop: stop.clone(),
             tasks: tasks.clone(),
         });
-        let server = axum::serve(listener, router(shared, dist.to_path_buf(), index));
+        let server = axum::serve(listener, router(shared, dist, index));
         let stopped = stop.clone();
         tasks.spawn(async move {
             tokio::select! {
@@ -134,13 +136,16 @@ fn config(issuer: &str, time_zone: &str) -> String {
     .to_string()
 }
 
-/// Scripts only from the page's own files; connections only to its own origin and the issuer.
-fn policy(issuer: &str) -> Result<HeaderValue> {
-    let policy = format!(
-        "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; font-src 'self'; \
-         connect-src 'self' {issuer}; manifest-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
-    );
-    HeaderValue::from_str(&policy).context("the issuer does not fit into a header")
+/// The page's own `security-headers.json`, which names the origins it may connect to beside its own as a placeholder.
+fn page_headers(file: &Path, issuer: &str) -> Result<HeaderMap> {
+    let text = std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
+    let headers: BTreeMap<String, String> = serde_json::from_str(&text).context("security-headers.json")?;
+    let mut map = HeaderMap::new();
+    for (name, value) in headers {
+        let value = value.replace("{connect_origins}", issuer);
+        map.insert(HeaderName::try_from(&name)?, HeaderValue::try_from(&value)?);
+    }
+    Ok(map)
 }
 
 async fn runtime_config(State(shared): State<Arc<Shared>>) -> Response {
@@ -152,38 +157,21 @@ async fn runtime_config(State(shared): State<Arc<Shared>>) -> Response {
 }
 
 async fn security_headers(State(shared): State<Arc<Shared>>, request: Request, next: Next) -> Response {
-    let hashed_asset = request.uri().path().starts_with("/assets/");
-    let passed_on = ["/api/", "/ws/"]
-        .iter()
-        .any(|prefix| request.uri().path().starts_with(prefix));
+    let path = request.uri().path();
+    let hashed_asset = path.starts_with("/assets/");
+    let passed_on = path.starts_with("/api/") || path.starts_with("/ws/");
     let mut response = next.run(request).await;
-    let ok = response.status().is_success() || response.status() == StatusCode::NOT_MODIFIED;
-    let headers = response.headers_mut();
-    headers.insert(
-        HeaderName::from_static("x-content-type-options"),
-        HeaderValue::from_static("nosniff"),
-    );
-    headers.insert(
-        HeaderName::from_static("referrer-policy"),
-        HeaderValue::from_static("no-referrer"),
-    );
     if !passed_on {
-        headers.insert(CONTENT_SECURITY_POLICY, shared.policy.clone());
-        headers.insert(
-            HeaderName::from_static("x-frame-options"),
-            HeaderValue::from_static("DENY"),
-        );
-        let permissions = HeaderValue::from_static("camera=(), geolocation=(), microphone=()");
-        headers.insert(HeaderName::from_static("permissions-policy"), permissions);
+        let ok = response.status().is_success() || response.status() == StatusCode::NOT_MODIFIED;
         // Names under assets/ carry a hash of their content; everything else is asked for again.
         let keep = if hashed_asset && ok {
             "public, max-age=31536000, immutable"
         } else {
             "no-cache"
         };
-        headers
-            .entry(CACHE_CONTROL)
-            .or_insert(HeaderValue::from_static(keep));
+        let headers = response.headers_mut();
+        headers.extend(shared.headers.clone());
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static(keep));
     }
     response
 }
@@ -282,9 +270,12 @@ mod tests {
     #[tokio::test]
     async fn serves_the_page_its_assets_and_its_configuration() -> Result<()> {
         let folder = tempfile::tempdir()?;
-        std::fs::create_dir(folder.path().join("assets"))?;
-        std::fs::write(folder.path().join("index.html"), "<title>page</title>")?;
-        std::fs::write(folder.path().join("assets/app-1.js"), "1")?;
+        let dist = folder.path().join("dist");
+        std::fs::create_dir_all(dist.join("assets"))?;
+        std::fs::write(dist.join("index.html"), "<title>page</title>")?;
+        std::fs::write(dist.join("assets/app-1.js"), "1")?;
+        let headers = json!({"Content-Security-Policy": "connect-src 'self' {connect_origins}"});
+        std::fs::write(folder.path().join("security-headers.json"), headers.to_string())?;
         let nobody = SocketAddr::from(([127, 0, 0, 1], 9));
         let upstreams = Upstreams {
             api: nobody,
@@ -311,10 +302,9 @@ mod tests {
             let answer = client.get(format!("{}{path}", gateway.origin())).send().await?;
             assert_eq!(answer.status().as_u16(), status, "{path}");
             assert_eq!(answer.headers()[CACHE_CONTROL], cache, "{path}");
-            assert!(
-                answer.headers()[CONTENT_SECURITY_POLICY]
-                    .to_str()?
-                    .contains("http://127.0.0.1:1"),
+            assert_eq!(
+                answer.headers()["content-security-policy"],
+                "connect-src 'self' http://127.0.0.1:1",
                 "{path}"
             );
         }

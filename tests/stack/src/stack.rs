@@ -217,13 +217,13 @@ impl Stack {
             .context("the page's port is taken")?;
         let origin = format!("http://{}", listener.local_addr()?);
 
-        let (kafka, postgres, oidc, dist) = tokio::try_join!(
+        let (kafka, postgres, oidc, page) = tokio::try_join!(
             step("Kafka", "ready", start_kafka(options.kafka.clone(), run)),
             step("PostgreSQL", "ready", start_postgres(run)),
             step("OpenID provider", "ready", start_oidc(run, &origin)),
             async {
                 if options.web {
-                    step("web page", "built", web::dist()).await.map(Some)
+                    step("web page", "built", web::built()).await.map(Some)
                 } else {
                     Ok(None)
                 }
@@ -265,14 +265,14 @@ impl Stack {
             launch.service(Service::Ws),
         )?;
 
-        let gateway = match dist {
-            Some(dist) => {
+        let gateway = match page {
+            Some(page) => {
                 let upstreams = Upstreams {
                     api: api.public,
                     settings: settings_api.public,
                     ws: ws.public,
                 };
-                Some(Gateway::start(listener, &dist, oidc.issuer(), TIME_ZONE, upstreams).await?)
+                Some(Gateway::start(listener, &page, oidc.issuer(), TIME_ZONE, upstreams).await?)
             }
             None => None,
         };

@@ -9,11 +9,11 @@ use tokio::process::Command;
 
 use crate::binaries::root;
 
-/// The folder with the built page.
+/// The folder of the page, which is built then.
 ///
 /// # Errors
 /// When its packages are missing or it does not build.
-pub async fn dist() -> Result<PathBuf> {
+pub async fn built() -> Result<PathBuf> {
     let folder = root().join("cluster").join("heatpump-web");
     let dist = folder.join("dist");
     let built = modified(&dist.join("index.html"));
@@ -28,7 +28,7 @@ pub async fn dist() -> Result<PathBuf> {
     .filter_map(|part| newest(&folder.join(part)))
     .max();
     if built.is_some() && built >= changed {
-        return Ok(dist);
+        return Ok(folder);
     }
     if !folder.join("node_modules").is_dir() {
         bail!("the web page's packages are missing: npm ci --prefix cluster/heatpump-web, or run make setup");
@@ -49,7 +49,7 @@ pub async fn dist() -> Result<PathBuf> {
             String::from_utf8_lossy(&output.stderr)
         );
     }
-    Ok(dist)
+    Ok(folder)
 }
 
 fn modified(path: &Path) -> Option<SystemTime> {
