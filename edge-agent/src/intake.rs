@@ -74,6 +74,7 @@ async fn append(buffer: &Buffer, captured: Captured) {
         CapturedPayload::Truncated { head, length, sha256 } => Body::Truncated { head, length, sha256 },
     };
     let message = Message {
+        identity: None,
         stamp: captured.stamp,
         topic: captured.topic.to_string(),
         body,

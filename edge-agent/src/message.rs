@@ -10,12 +10,24 @@ use crate::clock::{SegmentId, Stamp};
 /// What was captured.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Message {
+    /// Where it stood in an earlier buffer, if it was salvaged from one. It keeps that identity, because it may have
+    /// been forwarded under it.
+    pub identity: Option<Identity>,
     /// When the agent received it.
     pub stamp: Stamp,
     /// MQTT topic.
     pub topic: String,
     /// What it carries.
     pub body: Body,
+}
+
+/// Place of a message in a buffer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Identity {
+    /// The buffer.
+    pub epoch: u32,
+    /// Its sequence there.
+    pub sequence: u64,
 }
 
 /// The payload, or what is kept of one that was too large.
@@ -45,13 +57,17 @@ const VERSION: u8 = 1;
 const WHOLE: u8 = 0;
 const TRUNCATED: u8 = 1;
 const EVENT: u8 = 2;
+/// Set in the form of a message that brings its identity.
+const SALVAGED: u8 = 0x80;
 const HEADER_BYTES: usize = 1 + 1 + 4 + 8 + 1 + 2;
+const IDENTITY_BYTES: usize = 4 + 8;
 
 impl Message {
     /// An event of the agent itself.
     pub fn event(stamp: Stamp, body: &telemetry::EventBody) -> Self {
         let json = serde_json::to_vec(body).expect("an event has only text, numbers and flags");
         Self {
+            identity: None,
             stamp,
             topic: String::new(),
             body: Body::Event(json.into()),
@@ -64,16 +80,21 @@ impl Message {
             Body::Payload(payload) | Body::Event(payload) => payload.len(),
             Body::Truncated { head, .. } => 8 + 32 + head.len(),
         };
-        let mut out = Vec::with_capacity(HEADER_BYTES + self.topic.len() + payload_bytes);
+        let mut out = Vec::with_capacity(HEADER_BYTES + IDENTITY_BYTES + self.topic.len() + payload_bytes);
         out.put_u8(VERSION);
-        out.put_u8(match self.body {
+        let form = match self.body {
             Body::Payload(_) => WHOLE,
             Body::Truncated { .. } => TRUNCATED,
             Body::Event(_) => EVENT,
-        });
+        };
+        out.put_u8(form | if self.identity.is_some() { SALVAGED } else { 0 });
         out.put_u32(self.stamp.segment.0);
         out.put_u64(self.stamp.monotonic_us);
         out.put_u8(u8::from(self.stamp.synced));
+        if let Some(identity) = self.identity {
+            out.put_u32(identity.epoch);
+            out.put_u64(identity.sequence);
+        }
         out.put_u16(u16::try_from(self.topic.len()).expect("an MQTT topic has at most 65,535 bytes"));
         out.put_slice(self.topic.as_bytes());
         match &self.body {
@@ -99,13 +120,23 @@ impl Message {
         let segment = SegmentId(entry.get_u32());
         let monotonic_us = entry.get_u64();
         let synced = entry.get_u8() != 0;
+        let mut identity = None;
+        if form & SALVAGED != 0 {
+            if entry.len() < IDENTITY_BYTES + 2 {
+                return Err(MalformedMessage("identity is cut off"));
+            }
+            identity = Some(Identity {
+                epoch: entry.get_u32(),
+                sequence: entry.get_u64(),
+            });
+        }
         let topic_len = usize::from(entry.get_u16());
         if entry.len() < topic_len {
             return Err(MalformedMessage("topic is cut off"));
         }
         let topic = String::from_utf8(entry.split_to(topic_len).to_vec())
             .map_err(|_| MalformedMessage("topic is not UTF-8"))?;
-        let body = match form {
+        let body = match form & !SALVAGED {
             WHOLE => Body::Payload(entry),
             EVENT => Body::Event(entry),
             TRUNCATED if entry.len() >= 8 + 32 => {
@@ -122,6 +153,7 @@ impl Message {
             _ => return Err(MalformedMessage("unknown form")),
         };
         Ok(Self {
+            identity,
             stamp: Stamp {
                 segment,
                 monotonic_us,
@@ -144,6 +176,7 @@ mod tests {
             synced: true,
         };
         Message {
+            identity: None,
             stamp,
             topic: "shellyhtg3-e4b32322a0f4/events/rpc".into(),
             body,

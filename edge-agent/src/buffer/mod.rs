@@ -20,6 +20,7 @@
 //! This module never looks into an entry and knows nothing of MQTT or Kafka.
 
 mod group;
+mod named;
 mod salvage;
 mod writer;
 
@@ -37,7 +38,7 @@ use bytes::Bytes;
 use tokio::sync::{oneshot, watch};
 
 pub use group::CorruptGroup;
-pub use salvage::{Salvaged, salvage};
+pub use salvage::{Found, salvage};
 
 /// Position of an entry, from 1, without gaps, never reused within an epoch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -94,9 +95,34 @@ pub enum BufferError {
         /// What the system says.
         source: std::io::Error,
     },
+    /// sled panicked over what it found.
+    #[error("buffer in {path}: sled panicked while opening it")]
+    Panicked {
+        /// The buffer's folder.
+        path: PathBuf,
+    },
     /// A stored number has the wrong length.
     #[error("buffer value {0} is malformed")]
     Malformed(&'static str),
+}
+
+impl BufferError {
+    /// True when the files are damaged, so that opening them again cannot help. A full disk or a missing right
+    /// is no damage.
+    pub fn is_damage(&self) -> bool {
+        use std::io::ErrorKind::{InvalidData, InvalidInput, UnexpectedEof};
+        match self {
+            BufferError::Malformed(_) | BufferError::Panicked { .. } => true,
+            BufferError::Io { .. } => false,
+            BufferError::Sled {
+                source: sled::Error::Io(error),
+                ..
+            } => {
+                matches!(error.kind(), InvalidData | InvalidInput | UnexpectedEof)
+            }
+            BufferError::Sled { .. } => true,
+        }
+    }
 }
 
 /// One entry read back.
@@ -163,6 +189,7 @@ pub struct Buffer {
 }
 
 struct Shared {
+    dir: PathBuf,
     tree: sled::Db,
     epoch: u32,
     counters: Arc<Counters>,
@@ -184,8 +211,14 @@ const SEGMENT_BYTES: usize = 4 * 1024 * 1024;
 const CACHE_BYTES: u64 = 16 * 1024 * 1024;
 
 impl Buffer {
-    /// Opens or creates the buffer in `dir` and starts its writer thread.
+    /// Opens or creates the buffer in `dir` and starts its writer thread. A panic of sled over a damaged file is
+    /// an error like others.
     pub fn open(dir: &Path, limits: Limits) -> Result<Self, BufferError> {
+        let open = std::panic::AssertUnwindSafe(|| Self::open_in(dir, limits));
+        std::panic::catch_unwind(open).unwrap_or_else(|_| Err(BufferError::Panicked { path: dir.to_owned() }))
+    }
+
+    fn open_in(dir: &Path, limits: Limits) -> Result<Self, BufferError> {
         let io = |source| BufferError::Io {
             path: dir.to_owned(),
             source,
@@ -253,6 +286,7 @@ impl Buffer {
             .map_err(io)?;
         Ok(Self {
             shared: Arc::new(Shared {
+                dir: dir.to_owned(),
                 tree,
                 epoch,
                 counters,
@@ -307,10 +341,7 @@ impl Buffer {
     pub fn read(&self, from: Sequence, max_bytes: usize) -> Result<Batch, BufferError> {
         // What stands behind the tail is not on disk yet, and may never be.
         let end = Sequence(self.shared.counters.tail.load(Ordering::Acquire));
-        group::read(&self.shared.tree, from, end, max_bytes).map_err(|source| BufferError::Sled {
-            path: PathBuf::from("buffer"),
-            source,
-        })
+        group::read(&self.shared.tree, from, end, max_bytes).map_err(|source| self.sled_error(source))
     }
 
     /// The first sequence that is not removed: where a reader starts after a restart.
@@ -334,30 +365,31 @@ impl Buffer {
 
     /// A small durable value of another module.
     pub fn value(&self, name: &[u8]) -> Result<Option<Vec<u8>>, BufferError> {
-        let found = self.shared.tree.get(side_key(name));
-        found
-            .map(|value| value.map(|v| v.to_vec()))
-            .map_err(|source| BufferError::Sled {
-                path: PathBuf::from("buffer"),
-                source,
-            })
+        match self.shared.tree.get(side_key(name)) {
+            Ok(found) => Ok(found.map(|value| named::unwrap(&value).to_vec())),
+            Err(source) => Err(self.sled_error(source)),
+        }
     }
 
     /// All small durable values whose name begins with `prefix`, without the prefix.
     pub fn values(&self, prefix: &[u8]) -> Result<Vec<NamedValue>, BufferError> {
         let key = side_key(prefix);
-        self.shared
-            .tree
-            .scan_prefix(&key)
-            .map(|found| found.map(|(k, v)| (k[key.len()..].to_vec(), v.to_vec())))
+        let found = self.shared.tree.scan_prefix(&key);
+        found
+            .map(|found| found.map(|(k, v)| (k[key.len()..].to_vec(), named::unwrap(&v).to_vec())))
             .collect::<Result<_, _>>()
-            .map_err(|source| BufferError::Sled {
-                path: PathBuf::from("buffer"),
-                source,
-            })
+            .map_err(|source| self.sled_error(source))
     }
 
-    /// Writes small durable values and waits until they are on disk.
+    fn sled_error(&self, source: sled::Error) -> BufferError {
+        BufferError::Sled {
+            path: self.shared.dir.clone(),
+            source,
+        }
+    }
+
+    /// Writes small durable values and waits until they are on disk. Unlike values that ride with an append, they can
+    /// be found by [`salvage`].
     pub async fn put(&self, values: Vec<Side>) -> Result<(), AppendError> {
         let (sender, receiver) = oneshot::channel();
         let mut command = writer::Command::Put(values, sender);

@@ -13,26 +13,40 @@ use std::{
 
 use super::{
     Entry,
-    group::{HEADER_BYTES, Header, MAGIC, PART_BYTES, unpack},
+    group::{self, HEADER_BYTES, Header, PART_BYTES, unpack},
+    named,
 };
 
 /// Read at a time.
 const WINDOW_BYTES: usize = 4 * 1024 * 1024;
-/// A group may begin this close to the end of a window.
+/// What begins this close to the end of a window may not be whole in it.
 const OVERLAP_BYTES: usize = HEADER_BYTES + PART_BYTES;
+const _: () = assert!(named::MAX_BYTES <= OVERLAP_BYTES);
 
-/// A group found.
+/// What was found.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Salvaged {
-    /// The buffer it was written in.
-    pub epoch: u32,
-    /// Its entries with their old sequences.
-    pub entries: Vec<Entry>,
+pub enum Found {
+    /// A group of entries.
+    Entries {
+        /// The buffer it was written in.
+        epoch: u32,
+        /// Its entries with their old sequences.
+        entries: Vec<Entry>,
+    },
+    /// A small durable value.
+    Value {
+        /// The buffer it was written in.
+        epoch: u32,
+        /// Its name.
+        name: Vec<u8>,
+        /// The value; older ones of the same name may come before or after.
+        value: Vec<u8>,
+    },
 }
 
-/// Calls `found` for every group in the buffer in `dir`; it answers false to stop. Errors are those of reading the
-/// file; a file that is not there has no groups.
-pub fn salvage(dir: &Path, mut found: impl FnMut(Salvaged) -> bool) -> std::io::Result<()> {
+/// Calls `found` for everything whole in the buffer in `dir`; it answers false to stop. Errors are those of
+/// reading the file; a file that is not there has nothing.
+pub fn salvage(dir: &Path, mut found: impl FnMut(Found) -> bool) -> std::io::Result<()> {
     let mut file = match File::open(dir.join("db")) {
         Ok(file) => file,
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
@@ -58,9 +72,9 @@ pub fn salvage(dir: &Path, mut found: impl FnMut(Salvaged) -> bool) -> std::io::
                 break;
             }
             at = start + 1;
-            if let Some((salvaged, len)) = group_at(&window[start..]) {
+            if let Some((what, len)) = found_at(&window[start..]) {
                 at = start + len;
-                if !found(salvaged) {
+                if !found(what) {
                     return Ok(());
                 }
             }
@@ -73,18 +87,36 @@ pub fn salvage(dir: &Path, mut found: impl FnMut(Salvaged) -> bool) -> std::io::
 }
 
 fn find_magic(bytes: &[u8]) -> Option<usize> {
-    bytes.windows(MAGIC.len()).position(|w| w == MAGIC)
+    bytes
+        .windows(4)
+        .position(|w| w == group::MAGIC || w == named::MAGIC)
 }
 
-fn group_at(bytes: &[u8]) -> Option<(Salvaged, usize)> {
+fn found_at(bytes: &[u8]) -> Option<(Found, usize)> {
+    if let Some((named, len)) = named::find(bytes) {
+        let (name, value) = (named.name.to_vec(), named.value.to_vec());
+        return Some((
+            Found::Value {
+                epoch: named.epoch,
+                name,
+                value,
+            },
+            len,
+        ));
+    }
     let header = Header::decode(bytes).ok()?;
     if header.parts != 1 {
         return None;
     }
     let len = HEADER_BYTES + header.packed_len;
     let entries = unpack(&header, bytes, bytes.get(HEADER_BYTES..len)?).ok()?;
-    let epoch = header.epoch;
-    Some((Salvaged { epoch, entries }, len))
+    Some((
+        Found::Entries {
+            epoch: header.epoch,
+            entries,
+        },
+        len,
+    ))
 }
 
 #[cfg(test)]
@@ -105,13 +137,10 @@ mod tests {
 
     fn collect(dir: &Path) -> BTreeMap<u64, Vec<u8>> {
         let mut all = BTreeMap::new();
-        salvage(dir, |group| {
-            all.extend(
-                group
-                    .entries
-                    .into_iter()
-                    .map(|e| (e.sequence.0, e.bytes.to_vec())),
-            );
+        salvage(dir, |found| {
+            if let Found::Entries { entries, .. } = found {
+                all.extend(entries.into_iter().map(|e| (e.sequence.0, e.bytes.to_vec())));
+            }
             true
         })
         .unwrap();
@@ -159,6 +188,32 @@ mod tests {
         for (n, bytes) in found {
             assert_eq!(bytes, format!("entry {n}").into_bytes(), "nothing is invented");
         }
+    }
+
+    #[tokio::test]
+    async fn small_values_are_found_by_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let buffer = Buffer::open(dir.path(), limits()).unwrap();
+        let epoch = buffer.epoch();
+        buffer
+            .put(vec![(b"clock/7".to_vec(), Some(b"offset".to_vec()))])
+            .await
+            .unwrap();
+        assert_eq!(buffer.value(b"clock/7").unwrap().as_deref(), Some(&b"offset"[..]));
+        buffer.close();
+        drop(buffer);
+        let mut values = Vec::new();
+        salvage(dir.path(), |found| {
+            if let Found::Value { epoch, name, value } = found {
+                values.push((epoch, name, value));
+            }
+            true
+        })
+        .unwrap();
+        assert!(
+            values.contains(&(epoch, b"clock/7".to_vec(), b"offset".to_vec())),
+            "{values:?}"
+        );
     }
 
     #[test]

@@ -12,7 +12,7 @@ use std::{
 
 use tokio::sync::{oneshot, watch};
 
-use super::{Append, AppendError, Counters, Limits, Sequence, Side, group, side_key};
+use super::{Append, AppendError, Counters, Limits, Sequence, Side, group, named, side_key};
 
 type PutDone = oneshot::Sender<Result<(), AppendError>>;
 
@@ -214,14 +214,15 @@ impl Writer {
             group::write(&mut batch, self.epoch, self.next, &entries);
             batch.insert(b"mnext", &(self.next + entries.len() as u64).to_be_bytes());
         }
-        let sides = pending
-            .appends
-            .iter()
-            .flat_map(|a| &a.side)
-            .chain(pending.puts.iter().flat_map(|(v, _)| v));
-        for (name, value) in sides {
+        for (name, value) in pending.appends.iter().flat_map(|append| &append.side) {
             match value {
                 Some(value) => batch.insert(side_key(name), value.as_slice()),
+                None => batch.remove(side_key(name)),
+            }
+        }
+        for (name, value) in pending.puts.iter().flat_map(|(values, _)| values) {
+            match value {
+                Some(value) => batch.insert(side_key(name), named::wrap(self.epoch, name, value)),
                 None => batch.remove(side_key(name)),
             }
         }

@@ -12,7 +12,7 @@ use crate::{
     buffer::Sequence,
     clock::Resolved,
     decode::{Decoded, Decoders, DeviceReading},
-    message::{Body, Message},
+    message::{Body, Identity, Message},
     presence::Presence,
 };
 
@@ -51,13 +51,17 @@ pub struct Translator {
 }
 
 impl Translator {
-    fn id(&self, sequence: Sequence) -> String {
-        format!("{}/{:08x}/{}", self.agent, self.epoch, sequence.0)
+    fn id(&self, identity: Identity) -> String {
+        format!("{}/{:08x}/{}", self.agent, identity.epoch, identity.sequence)
     }
 
     /// What `message` becomes; empty when there is nothing to record.
     pub fn outputs(&self, sequence: Sequence, message: &Message, resolved: Resolved) -> Vec<Output> {
-        let id = self.id(sequence);
+        let here = Identity {
+            epoch: self.epoch,
+            sequence: sequence.0,
+        };
+        let id = self.id(message.identity.unwrap_or(here));
         let payload = match &message.body {
             Body::Payload(payload) => payload,
             Body::Truncated { .. } => {
@@ -173,7 +177,10 @@ impl Translator {
             stage: Stage::Decode,
             origin: Origin::Mqtt {
                 agent: self.agent.clone(),
-                id: self.id(sequence),
+                id: self.id(Identity {
+                    epoch: self.epoch,
+                    sequence: sequence.0,
+                }),
                 mqtt_topic: String::new(),
                 time: Utc::now(),
             },
@@ -223,6 +230,7 @@ mod tests {
             synced: true,
         };
         let message = Message {
+            identity: None,
             stamp,
             topic: topic.into(),
             body,
