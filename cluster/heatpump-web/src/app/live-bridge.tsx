@@ -86,7 +86,7 @@ function openWebSocket(url: string, protocols: string[]): Socket {
 
 function patch(client: QueryClient, records: readonly LiveRecord[]): void {
   patchMeters(client, records);
-  patchEnergyToday(client, records);
+  patchEnergyToday(client, records, serverNow());
   patchTemperatures(client, records, serverNow());
   patchHeatpumps(client, records);
 }

@@ -3,10 +3,13 @@ import { type QueryClient, queryOptions } from '@tanstack/react-query';
 import type { EnergySeries } from '../../api/types';
 import { type ApiClient, hasItems } from '../../lib/api/client';
 import type { LiveRecord } from '../../lib/live/protocol';
-import { MINUTE } from '../../lib/time/zone';
+import { MINUTE, SECOND } from '../../lib/time/zone';
 import { addRecords, type EnergyToday, energyToday } from './today';
 
 const KEY = ['energy', 'today'] as const;
+
+/** A reading is in the database within a second or two; asking more often than this would only be impatient. */
+const ASK_AGAIN_MS = 10 * SECOND;
 
 const isSeries = (body: unknown): body is EnergySeries => hasItems(body) && Array.isArray(body['devices']);
 
@@ -25,6 +28,13 @@ export function energyTodayOptions(api: ApiClient, day: { readonly start: number
   });
 }
 
-export function patchEnergyToday(client: QueryClient, records: readonly LiveRecord[]): void {
+export function patchEnergyToday(client: QueryClient, records: readonly LiveRecord[], now: number): void {
+  if (!records.some((record) => record.stream === 'energy')) return;
+  for (const [, today] of client.getQueriesData<EnergyToday>({ queryKey: KEY })) {
+    // The first meter of a new house reports: the server knows by now that it is the main one.
+    if (today?.series.devices.length === 0 && now - today.asOf > ASK_AGAIN_MS) {
+      void client.invalidateQueries({ queryKey: KEY });
+    }
+  }
   client.setQueriesData<EnergyToday>({ queryKey: KEY }, (today) => today && addRecords(today, records));
 }

@@ -1,5 +1,5 @@
 /** The lines of a day, loaded with the chart library after the first paint. Draws what it is given; knows no query. */
-import { CartesianGrid, Line, LineChart, ResponsiveContainer, Tooltip, type TooltipContentProps, XAxis, YAxis } from 'recharts';
+import { CartesianGrid, type DotItemDotProps, Line, LineChart, ResponsiveContainer, Tooltip, type TooltipContentProps, XAxis, YAxis } from 'recharts';
 import { axisTicks } from '../../lib/format/ticks';
 import { useServices } from '../../lib/services';
 import { hoursOfDay } from '../../lib/time/zone';
@@ -56,7 +56,7 @@ export default function TemperatureChart({ data, names }: TemperatureChartProps)
             {...(room >= COLOURS && { strokeDasharray: '5 3' })}
             strokeWidth={2}
             type="linear"
-            dot={false}
+            dot={(dot: DotItemDotProps) => <Alone key={dot.index} dot={dot} data={data} room={room} />}
             activeDot={{ r: 3.5 }}
             isAnimationActive={false}
           />
@@ -64,6 +64,13 @@ export default function TemperatureChart({ data, names }: TemperatureChartProps)
       </LineChart>
     </ResponsiveContainer>
   );
+}
+
+/** A line needs two points: a value with nothing on either side is a dot. */
+function Alone({ dot, data, room }: { readonly dot: DotItemDotProps; readonly data: readonly Moment[]; readonly room: number }) {
+  const known = (index: number) => (data[index]?.celsius[room] ?? null) !== null;
+  if (!known(dot.index) || known(dot.index - 1) || known(dot.index + 1)) return null;
+  return <circle cx={dot.cx ?? 0} cy={dot.cy ?? 0} r={3} fill={`var(--series-${room % COLOURS})`} />;
 }
 
 function MomentTooltip({ active, payload, names }: TooltipContentProps & { readonly names: readonly string[] }) {

@@ -165,6 +165,7 @@ interface LinesProps {
 }
 
 function Lines({ rooms, names, now }: LinesProps) {
-  const data = useMemo(() => moments(rooms, now - DAY, now), [rooms, now]);
+  // To the end of the running minute: a reading of this second belongs to the picture.
+  const data = useMemo(() => moments(rooms, now - DAY, now + MINUTE), [rooms, now]);
   return <TemperatureChart data={data} names={names} />;
 }

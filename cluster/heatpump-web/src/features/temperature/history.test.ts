@@ -50,6 +50,10 @@ describe('moments', () => {
     expect(values({ history: [point(0, 20), point(40, 22)], maxGapMs: 30 * MINUTE }, 40)).toEqual([20, null, null, null, 22]);
   });
 
+  it('keeps a reading that stands alone between two gaps', () => {
+    expect(values({ history: [point(0, 20), point(65, 22), point(130, 21)], maxGapMs: 30 * MINUTE }, 130).filter((value) => value !== null)).toEqual([20, 22, 21]);
+  });
+
   it('shows nothing before the first reading', () => {
     expect(values({ history: [point(15, 20)], maxGapMs: HOUR }, 30)).toEqual([null, null, 20, 20]);
   });

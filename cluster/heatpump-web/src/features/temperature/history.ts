@@ -67,7 +67,8 @@ export function moments(rooms: readonly Room[], from: number, to: number): reado
 function valueAt(before: Point | undefined, after: Point | undefined, time: number, maxGapMs: number): number | null {
   if (before === undefined || before.time > time) return null;
   if (after === undefined) return time - before.time <= maxGapMs ? before.celsius : null;
-  if (after.time - before.time > maxGapMs) return time === before.time ? before.celsius : null;
+  // One step of it is shown, or a reading on its own between two gaps would be lost.
+  if (after.time - before.time > maxGapMs) return time - before.time < STEP ? before.celsius : null;
   const share = (time - before.time) / (after.time - before.time);
   return before.celsius + share * (after.celsius - before.celsius);
 }

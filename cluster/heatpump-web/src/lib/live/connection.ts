@@ -178,7 +178,7 @@ export class LiveConnection {
         return;
       case 'error':
         // A cursor the server does not know would be refused for ever.
-        if (message.code.includes('cursor') || message.code.includes('since')) {
+        if (message.code === 'invalid_cursor') {
           this.#intake.forgetCursor();
           this.#subscribe();
         }
