@@ -109,6 +109,8 @@ pub async fn run(
                 let first = matches!(loaded, Loaded::No);
                 match discover(&consumer, &known, first).await {
                     Ok(found) => {
+                        // The statistics would tell a second later.
+                        shared.metrics.broker_is(true);
                         assign(&consumer, &shared, &found, &mut known)?;
                         loading.extend(found.iter().filter(|part| part.start < part.high).map(|part| (part.place, part.high)));
                         if first {

@@ -285,6 +285,8 @@ impl ConsumerContext for Context {
                     tracing::warn!("new partitions could not be paused: {error}");
                 }
                 let held = assignment.held.len();
+                // Who gives partitions is there; the statistics would tell seconds later.
+                self.metrics.broker_is(true);
                 tracing::info!(given = partitions.count(), held, "partitions were given");
             }
             Rebalance::Revoke(partitions) => {
