@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::{broker::Broker, buffer::Buffer, clock, clock::Timeline, forward::Progress};
+use crate::{broker::Broker, buffer::Buffer, clock, clock::Timeline, forward::Progress, recovery::Salvage};
 
 /// What the pages are made from.
 pub struct Sources {
@@ -32,6 +32,8 @@ pub struct Sources {
     pub clock: Arc<clock::Clock>,
     /// Times of messages.
     pub timeline: Arc<Mutex<Timeline>>,
+    /// What is salvaged of damaged buffers.
+    pub salvage: Arc<Salvage>,
     /// When the agent started.
     pub started: std::time::Instant,
 }
@@ -121,6 +123,8 @@ impl Shared {
                 "bytes_on_disk": buffered.bytes_on_disk,
                 "oldest_age_seconds": self.sources.oldest_age_seconds(),
                 "failed_commits": buffered.failed_commits,
+                "salvaged": count(&self.sources.salvage.messages),
+                "damaged_buffers_waiting": count(&self.sources.salvage.waiting),
                 "epoch": format!("{:08x}", buffer.epoch()),
             },
             "forward": {
@@ -253,6 +257,16 @@ impl Metrics {
         metrics.counter("forward_restarts_total", "Times forwarding began again.", |s| {
             load(&s.progress.restarts)
         });
+        metrics.counter(
+            "buffer_salvaged_messages_total",
+            "Messages salvaged from damaged buffers.",
+            |s| load(&s.salvage.messages),
+        );
+        metrics.counter(
+            "forward_unsynced_messages_total",
+            "Messages that went out without a known time.",
+            |s| load(&s.progress.unsynced),
+        );
         metrics.gauge("mqtt_connected_clients", "Clients connected.", |s| {
             s.broker.stats().connected as u64
         });

@@ -170,6 +170,9 @@ impl Clock {
     }
 }
 
+/// Segments of damaged buffers are numbered from here. A clock that steps once a second takes 68 years to get here.
+const FIRST_ADOPTED: u32 = 1 << 31;
+
 /// What is known of every segment that still has messages in the buffer.
 #[derive(Clone, Debug, Default)]
 pub struct Timeline {
@@ -213,7 +216,25 @@ impl Timeline {
 
     /// The first segment number nobody used.
     pub fn next_segment(&self) -> SegmentId {
-        SegmentId(self.segments.keys().map(|s| s.0 + 1).max().unwrap_or(1))
+        let own = self.segments.keys().filter(|id| id.0 < FIRST_ADOPTED);
+        SegmentId(own.map(|id| id.0 + 1).max().unwrap_or(1))
+    }
+
+    /// The first number for a segment of a damaged buffer; they are counted apart from the clock's own.
+    pub fn next_adopted_segment(&self) -> SegmentId {
+        SegmentId(
+            self.segments
+                .keys()
+                .map(|id| id.0 + 1)
+                .max()
+                .unwrap_or(0)
+                .max(FIRST_ADOPTED),
+        )
+    }
+
+    /// Notes a segment of a damaged buffer, as it was.
+    pub fn adopt(&mut self, id: SegmentId, segment: Segment) {
+        self.segments.insert(id, segment);
     }
 
     /// What is known of a segment.
@@ -290,6 +311,12 @@ impl Segment {
         }
     }
 
+    /// Takes over what another state of the same segment knows.
+    pub fn learn(&mut self, other: Segment) {
+        self.offset_us = self.offset_us.or(other.offset_us);
+        self.guessed_until_us = self.guessed_until_us.max(other.guessed_until_us);
+    }
+
     /// Name of its durable value.
     pub fn key(id: SegmentId) -> Vec<u8> {
         [KEY_PREFIX, &id.0.to_be_bytes()].concat()
@@ -300,7 +327,8 @@ impl Segment {
         serde_json::to_vec(self).expect("a segment has only text and whole numbers")
     }
 
-    fn decode(value: &[u8]) -> Option<Self> {
+    /// Reads the form on disk.
+    pub fn decode(value: &[u8]) -> Option<Self> {
         serde_json::from_slice(value).ok()
     }
 }

@@ -23,6 +23,7 @@ pub mod forward;
 pub mod intake;
 pub mod message;
 pub mod presence;
+pub mod recovery;
 mod tasks;
 mod timekeeping;
 pub mod topic_filter;
@@ -34,7 +35,6 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use broker::{Access, Broker};
-use buffer::Buffer;
 use config::Config;
 use tasks::Tasks;
 
@@ -49,15 +49,16 @@ const STOP_LIMIT: Duration = Duration::from_secs(10);
 /// An agent that is bound and open, not yet running.
 pub struct Agent {
     config: Config,
-    buffer: Buffer,
+    buffer: recovery::Opened,
     mqtt: TcpListener,
     admin: TcpListener,
 }
 
 /// Opens the buffer and binds the ports. Ports may be 0: see [`Agent::mqtt_address`].
 pub async fn build(config: Config) -> anyhow::Result<Agent> {
-    let dir = config.data_dir.join("buffer");
-    let buffer = Buffer::open(&dir, config.buffer.clone()).context("opening the buffer")?;
+    std::fs::create_dir_all(&config.data_dir)
+        .with_context(|| format!("data_dir: creating {}", config.data_dir.display()))?;
+    let buffer = recovery::open(&config.data_dir, &config.buffer)?;
     let bind = |what: &'static str, address: SocketAddr| async move {
         TcpListener::bind(address)
             .await
@@ -88,10 +89,11 @@ impl Agent {
     pub async fn run(self, stop: CancellationToken) -> anyhow::Result<()> {
         let Agent {
             config,
-            buffer,
+            buffer: recovery::Opened { buffer, damaged },
             mqtt,
             admin,
         } = self;
+        let data_dir = config.data_dir.clone();
         let boot_id = clock::boot_id();
         let (clock, timeline) = timekeeping::begin(config.clock_source, &buffer, &boot_id).await?;
         let decoders = Arc::new(config.decoders);
@@ -143,6 +145,11 @@ impl Agent {
                 stop.clone(),
             ),
         );
+        let salvage = Arc::new(recovery::Salvage::default());
+        tasks.spawn(
+            "salvage",
+            recovery::run(damaged, buffer.clone(), timeline.clone(), salvage.clone(), stop.clone()),
+        );
         tasks.spawn("admin", {
             let sources = admin::Sources {
                 agent: config.agent,
@@ -151,6 +158,7 @@ impl Agent {
                 progress,
                 clock,
                 timeline,
+                salvage,
                 started: std::time::Instant::now(),
             };
             let stop = stop.clone();
@@ -169,6 +177,15 @@ impl Agent {
         tokio::task::spawn_blocking(move || buffer.close())
             .await
             .context("closing the buffer")?;
+        if outcome.as_ref().is_err_and(is_damage) {
+            recovery::mark_damaged(&data_dir);
+        }
         outcome
     }
+}
+
+/// True when a part failed because the buffer's files are damaged.
+fn is_damage(error: &anyhow::Error) -> bool {
+    let mut causes = error.chain().filter_map(|cause| cause.downcast_ref::<buffer::BufferError>());
+    causes.any(buffer::BufferError::is_damage)
 }

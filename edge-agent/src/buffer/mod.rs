@@ -1,8 +1,8 @@
 //! A durable first-in first-out queue of opaque entries, on sled.
 //!
 //! An entry's callback runs only after its bytes are safe from a power cut: the group it was written in has gone
-//! through `sled::Db::flush` **and** an fdatasync of sled's file, because sled 0.34's own flush only starts
-//! the write-back (`sync_file_range`) and does not wait for the disk.
+//! through `sled::Db::flush` **and** an fdatasync of sled's file, because sled 0.34's own flush ends
+//! with `sync_file_range`, which neither writes the file's metadata nor empties the drive's cache.
 //!
 //! Form on disk: one sled tree.
 //!
