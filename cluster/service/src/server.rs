@@ -55,7 +55,10 @@ pub struct Listeners {
 impl Listeners {
     /// Binds both.
     pub async fn bind(public: SocketAddr, admin: SocketAddr) -> anyhow::Result<Self> {
-        Ok(Self { public: bind(public).await?, admin: bind(admin).await? })
+        Ok(Self {
+            public: bind(public).await?,
+            admin: bind(admin).await?,
+        })
     }
 }
 
