@@ -48,7 +48,7 @@ check: setup-check ## formatting, clippy with warnings denied, tsc, eslint, shel
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- --deny warnings
 	@for folder in $(WEB) $(BROWSER); do \
-	  if [ -f $$folder/package.json ]; then npm --prefix $$folder run check && npm --prefix $$folder run lint; fi; \
+	  if [ -f $$folder/package.json ]; then npm --prefix $$folder run check && npm --prefix $$folder run lint --if-present; fi; \
 	done
 	@git ls-files --cached --others --exclude-standard -z -- '*.sh' .ci/run | xargs -0 -r shellcheck && echo "shellcheck: clean"
 

@@ -49,7 +49,7 @@ have_postgres() {
   return 1
 }
 
-have_chromium() { have chromium || have chromium-browser || have google-chrome || [ -n "${CHROMIUM:-}" ]; }
+have_chromium() { have chromium || have chromium-browser || have google-chrome || [ -n "${CHROMIUM_PATH:-}" ]; }
 
 manager=
 for candidate in apt-get dnf pacman brew; do

@@ -22,6 +22,11 @@ use tokio::runtime::Runtime;
 /// A reading needs milliseconds for the whole way; a busy two-core machine that starts other tests needs more.
 pub const WITHIN: Duration = Duration::from_secs(30);
 
+/// The one device whose location the agent is told.
+pub const PLACED_DEVICE: &str = "shellyhtg3-e2e000000001";
+/// That location.
+pub const PLACE: &str = "attic";
+
 struct Shared {
     // Owns the tasks of the stack that run in this process; each test would end them with a runtime of its own.
     runtime: Runtime,
@@ -43,8 +48,10 @@ pub fn with_stack<T: Future<Output = Result<()>>>(test: impl FnOnce(&'static Sta
 
 fn start() -> Result<Shared> {
     let runtime = Runtime::new()?;
+    let locations = [(PLACED_DEVICE.to_owned(), PLACE.to_owned())].into();
     let options = Options {
         test_issuer: true,
+        locations,
         ..Options::default()
     };
     let stack = runtime.block_on(Stack::start(options))?;

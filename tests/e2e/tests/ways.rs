@@ -2,7 +2,7 @@
 //! and homelab-settings-api, and energy-ws.
 
 use anyhow::{Result, ensure};
-use e2e::{WITHIN, item, row, with_stack};
+use e2e::{PLACE, PLACED_DEVICE, WITHIN, item, row, with_stack};
 use serde_json::{Value, json};
 use stack::live::Live;
 use stack::mqtt::Publisher;
@@ -78,8 +78,8 @@ async fn check(stack: &Stack, way: Way) -> Result<()> {
 
 #[test]
 fn shelly_ht() -> Result<()> {
-    let device = "shellyhtg3-e2e000000001";
-    with_stack(|stack| {
+    let device = PLACED_DEVICE;
+    with_stack(async |stack: &'static Stack| {
         check(
             stack,
             Way {
@@ -93,6 +93,15 @@ fn shelly_ht() -> Result<()> {
                 value: 19.7,
             },
         )
+        .await?;
+        let token = stack.token(&["read:temperature"]).await?;
+        let there = format!("{}/api/v1/temperature/latest?location={PLACE}", stack.api_url());
+        let item = item(&there, &token, |_| true).await?;
+        ensure!(
+            item["device_id"] == json!(device) && item["location"] == json!(PLACE),
+            "{item}"
+        );
+        Ok(())
     })
 }
 

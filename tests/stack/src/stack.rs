@@ -205,7 +205,7 @@ impl Stack {
     ///
     /// # Errors
     /// One line about what is missing or does not start, and how to get it.
-    pub async fn start(options: Options) -> Result<Stack> {
+    pub async fn start(mut options: Options) -> Result<Stack> {
         let begin = Instant::now();
         let run = guardian::run()?;
         eprintln!("stack: logs in {}", run.folder().join("logs").display());
@@ -250,6 +250,14 @@ impl Stack {
             write!(issuers, ",{}", issuer.url())?;
         }
 
+        if let Some(house) = &house {
+            let simulated = devices::Inventory::of(house).locations();
+            options.locations.extend(
+                simulated
+                    .into_iter()
+                    .map(|(device, location)| (device, location.to_owned())),
+            );
+        }
         let launch = Launch {
             binaries: &binaries,
             kafka: &kafka,
