@@ -82,9 +82,8 @@ impl World {
 
     /// A database of its own for one test, with the tables of `telemetry`.
     async fn database(&self, name: &'static str) -> Result<Database> {
-        let mut admin = PgConnection::connect(&self.postgres.url("postgres", "postgres")).await?;
         let statement = format!("create database {name} template telemetry");
-        sqlx::query(AssertSqlSafe(statement)).execute(&mut admin).await?;
+        self.postgres.psql("postgres", &statement).await?;
         Ok(Database {
             sink_url: self.postgres.url("sink", name),
             api_url: self.postgres.url("api", name),
@@ -278,17 +277,16 @@ fn record(topic_name: &str, device: &str, id: &str, time: DateTime<Utc>, value: 
     .into_bytes()
 }
 
-/// `count` records over all kinds and three devices each, every tenth sent twice, and the ids in each topic.
-fn load(
-    prefix: &str,
-    count: usize,
-) -> (
-    Vec<(&'static str, String, Vec<u8>)>,
-    BTreeMap<&'static str, BTreeSet<String>>,
-) {
+/// Topic, key and value.
+type Sent = (&'static str, String, Vec<u8>);
+/// The ids that belong into the table of each topic.
+type Ids = BTreeMap<&'static str, BTreeSet<String>>;
+
+/// `count` records over all kinds and three devices each, every tenth sent twice.
+fn load(prefix: &str, count: usize) -> (Vec<Sent>, Ids) {
     let start = start_of_data();
     let mut records = Vec::new();
-    let mut ids: BTreeMap<&str, BTreeSet<String>> = BTreeMap::new();
+    let mut ids = Ids::new();
     for number in 0..count {
         let (name, _) = TABLES[number % TABLES.len()];
         let device = format!("{prefix}-{}", number % 3);
@@ -331,7 +329,7 @@ impl Database {
     }
 
     /// Rows of each table equal the distinct input.
-    async fn holds_exactly(&self, prefix: &str, ids: &BTreeMap<&str, BTreeSet<String>>) -> Result<()> {
+    async fn holds_exactly(&self, prefix: &str, ids: &Ids) -> Result<()> {
         for (name, table) in TABLES {
             let rows = self.rows(table, prefix).await?;
             let found: BTreeSet<String> = rows.keys().cloned().collect();
@@ -536,7 +534,7 @@ fn poison_becomes_dead_letters_and_the_rest_is_written() -> Result<()> {
         ];
         // Good records stand before, between and after, with one key, so that they share batches and partitions.
         let mut records = Vec::new();
-        let mut wanted: BTreeMap<&str, BTreeSet<String>> = BTreeMap::new();
+        let mut wanted = Ids::new();
         let mut at = Vec::new();
         for (number, (_, topic_name, value)) in poison.iter().enumerate() {
             for (name, _) in TABLES {
@@ -661,9 +659,7 @@ fn the_database_may_go_and_come_back() -> Result<()> {
         let (prefix, group) = ("away", "away");
         let database = world.database("sink_away").await?;
         let direct = database.sink_url.clone();
-        let parsed: sqlx::postgres::PgConnectOptions = direct.parse()?;
-        let target = format!("{}:{}", parsed.get_host(), parsed.get_port());
-        let target: SocketAddr = target.parse().context("PostgreSQL has an address")?;
+        let target = world.postgres.address();
         let proxy = Proxy::start(target).await?;
         let url = direct.replace(&target.to_string(), &proxy.address.to_string());
         ensure!(url != direct, "the URL does not hold the address");
