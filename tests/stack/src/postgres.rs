@@ -290,7 +290,9 @@ fn programs() -> Result<PathBuf> {
                 .iter()
                 .all(|name| folder.join(name).is_file())
         })
-        .context("PostgreSQL's server is missing (15 or newer): apt-get install postgresql, or run make setup")
+        .context(
+            "PostgreSQL's server is missing (15 or newer): apt-get install postgresql, or run make setup",
+        )
 }
 
 /// Who the server runs as: nobody else, unless we are root.

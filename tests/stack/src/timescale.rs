@@ -18,6 +18,9 @@ use crate::{port, postgres};
 
 /// The only database it has.
 pub const DATABASE: &str = "postgres";
+/// Who everybody is; the build asks for a password and has this one.
+const USER: &str = "postgres";
+const PASSWORD: &str = "postgres";
 
 /// Compiling 20 MB of WebAssembly takes two seconds; on a busy two-core machine many more.
 const READY_WITHIN: Duration = Duration::from_secs(120);
@@ -37,11 +40,14 @@ impl Timescale {
     pub async fn start(name: &str) -> Result<Timescale> {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("timescale");
         if !folder.join("node_modules").is_dir() {
-            bail!("TimescaleDB's package is missing: npm ci --prefix tests/stack/timescale, or run make setup");
+            bail!(
+                "TimescaleDB's package is missing: npm ci --prefix tests/stack/timescale, or run make setup"
+            );
         }
         let address = port::free()?;
         let mut node = Command::new("node");
-        node.arg(folder.join("server.mjs")).arg(address.port().to_string());
+        node.arg(folder.join("server.mjs"))
+            .arg(address.port().to_string());
         let part = Part::start(name, node)
             .await
             .context("node is missing (20 or newer): run make setup")?;
@@ -53,7 +59,7 @@ impl Timescale {
 
     /// A connection string. Everybody is the superuser; `set role` makes one of the others.
     pub fn url(&self) -> String {
-        format!("postgres://postgres@{}/{DATABASE}", self.address)
+        format!("postgres://{USER}:{PASSWORD}@{}/{DATABASE}", self.address)
     }
 
     /// Runs `run_migrations.sh` with the files of `folder` and more variables, and gives what came of it.
@@ -61,7 +67,11 @@ impl Timescale {
     /// # Errors
     /// When it cannot be started.
     pub async fn run_migrations(&self, folder: &Path, variables: &[(&str, &str)]) -> Result<Output> {
-        postgres::run_migrations(self.address, DATABASE, folder, variables).await
+        let password = ("PGPASSWORD", PASSWORD);
+        let variables: Vec<_> = std::iter::once(password)
+            .chain(variables.iter().copied())
+            .collect();
+        postgres::run_migrations(self.address, DATABASE, folder, &variables).await
     }
 
     /// Stops it.

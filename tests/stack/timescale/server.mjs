@@ -2,7 +2,7 @@
 // "listening" when it is ready. In memory, gone with the process; never for anything that must be kept.
 //
 // It has one session for all: connections wait for each other, and what one leaves behind (a transaction, a role, a lock, a
-// prepared statement) is cleared before the next is served. Everybody is the superuser postgres; no password is asked for.
+// prepared statement) is cleared before the next is served. Everybody is the superuser postgres, with the password postgres.
 // @electric-sql/pglite-socket is not used: it hands on whatever piece of a message a packet happens to hold, answers a
 // request for TLS with an error, and clears nothing.
 import { createServer } from 'node:net'
@@ -25,8 +25,8 @@ const db = await PGlite.create({ extensions: { timescaledb } })
 async function clear() {
   await db.exec('rollback')
   await db.exec('discard all')
-  // The build's own default is to send every debug message.
-  await db.exec('set client_min_messages = notice')
+  // The build's own defaults, of its making, are to search pg_catalog only and to send every debug message.
+  await db.exec('set search_path = "$user", public; set client_min_messages = notice')
 }
 
 /** Takes every whole message off the front: [messages as one array, rest]. The first message has no type byte. */

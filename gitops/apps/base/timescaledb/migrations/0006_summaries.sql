@@ -10,6 +10,10 @@
 
 select coalesce(current_setting('timescaledb.license', true), '') = 'timescale' as timescale \gset
 
+-- The planner cannot know how few buckets a condition leaves, so it takes every query here for a long one and would compile it:
+-- measured on PostgreSQL 15, 30 days of one meter with a year of 10-second readings take 0.10 s, and 0.62 s with compilation.
+alter database :"DBNAME" set jit = off;
+
 -- One period of one meter or reader; period_start and period_end lie on quarters. Energy is null where no counter reported,
 -- averages are over readings, estimated tells that a gain spans more than 15 minutes without a reading.
 create function energy_period(device text, period_start timestamptz, period_end timestamptz)
