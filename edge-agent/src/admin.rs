@@ -16,7 +16,10 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::{broker::Broker, buffer::Buffer, clock, clock::Timeline, forward::Progress, recovery::Salvage};
+use crate::{
+    broker::Broker, buffer::Buffer, clock, clock::Timeline, command, devices::Devices, forward::Progress,
+    recovery::Salvage,
+};
 
 /// What the pages are made from.
 pub struct Sources {
@@ -34,6 +37,10 @@ pub struct Sources {
     pub timeline: Arc<Mutex<Timeline>>,
     /// What is salvaged of damaged buffers.
     pub salvage: Arc<Salvage>,
+    /// Who was heard.
+    pub devices: Arc<Devices>,
+    /// What was commanded.
+    pub commanded: Arc<command::Counters>,
     /// When the agent started.
     pub started: std::time::Instant,
 }
@@ -143,6 +150,16 @@ impl Shared {
                 "captured": count(&broker.counters.captured),
                 "denied": count(&broker.counters.denied),
             },
+            "commands": {
+                "published": count(&self.sources.commanded.published),
+                "not_published": count(&self.sources.commanded.not_published),
+                "malformed": count(&self.sources.commanded.malformed),
+            },
+            "devices": self.sources.devices.all().into_iter().map(|(device, seen)| json!({
+                "device_id": device,
+                "family": seen.family,
+                "last_seen": seen.last_seen,
+            })).collect::<Vec<_>>(),
             "clock": { "synced": clock.is_synced(), "segment": clock.segment().0 },
         })
     }
@@ -257,6 +274,16 @@ impl Metrics {
         metrics.counter("forward_restarts_total", "Times forwarding began again.", |s| {
             load(&s.progress.restarts)
         });
+        metrics.counter(
+            "commands_published_total",
+            "Commands published to a device.",
+            |s| load(&s.commanded.published),
+        );
+        metrics.counter(
+            "commands_not_published_total",
+            "Commands answered with another outcome.",
+            |s| load(&s.commanded.not_published),
+        );
         metrics.counter(
             "buffer_salvaged_messages_total",
             "Messages salvaged from damaged buffers.",

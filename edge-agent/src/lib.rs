@@ -7,6 +7,7 @@
 //! intake   the payload, as sent, with a stamp of `clock`, becomes an entry
 //! buffer   a group commit puts it on disk; now, and only now, the device gets its PUBACK
 //! forward  oldest first: the time is settled, `decode` makes records of it, Redpanda confirms, the entry is removed
+//! command  the other way: what the settings API wants of a device, at most once
 //! admin    what an operator sees of all this
 //! ```
 //!
@@ -17,8 +18,10 @@ pub mod admin;
 pub mod broker;
 pub mod buffer;
 pub mod clock;
+pub mod command;
 pub mod config;
 pub mod decode;
+pub mod devices;
 pub mod forward;
 pub mod intake;
 pub mod message;
@@ -93,7 +96,7 @@ impl Agent {
             mqtt,
             admin,
         } = self;
-        let data_dir = config.data_dir.clone();
+        let (data_dir, bootstrap) = (config.data_dir.clone(), config.kafka_bootstrap);
         let boot_id = clock::boot_id();
         let (clock, timeline) = timekeeping::begin(config.clock_source, &buffer, &boot_id).await?;
         let decoders = Arc::new(config.decoders);
@@ -106,6 +109,7 @@ impl Agent {
         };
         let (broker, captured) = Broker::new(settings, clock.clone());
         let progress = Arc::new(forward::Progress::default());
+        let devices = Arc::new(devices::Devices::default());
 
         let tasks = Tasks::new(stop.clone());
         let intake = tokio::spawn(intake::run(captured, buffer.clone(), config.buffer.max_bytes));
@@ -118,7 +122,7 @@ impl Agent {
         });
         let lane = forward::Settings {
             agent: config.agent.clone(),
-            bootstrap: config.kafka_bootstrap,
+            bootstrap: bootstrap.clone(),
             clock_wait: config.clock_wait,
             boot_id: boot_id.clone(),
             locations: config.locations,
@@ -131,6 +135,7 @@ impl Agent {
                 buffer.clone(),
                 timeline.clone(),
                 progress.clone(),
+                devices.clone(),
                 stop.clone(),
             ),
         );
@@ -145,10 +150,27 @@ impl Agent {
                 stop.clone(),
             ),
         );
+        let commanded = Arc::new(command::Counters::default());
+        let commands = command::Commands {
+            agent: config.agent.clone(),
+            bootstrap: bootstrap.clone(),
+            broker: broker.clone(),
+            buffer: buffer.clone(),
+            clock: clock.clone(),
+            devices: devices.clone(),
+            counters: commanded.clone(),
+        };
+        tasks.spawn("commands", commands.run(stop.clone()));
         let salvage = Arc::new(recovery::Salvage::default());
         tasks.spawn(
             "salvage",
-            recovery::run(damaged, buffer.clone(), timeline.clone(), salvage.clone(), stop.clone()),
+            recovery::run(
+                damaged,
+                buffer.clone(),
+                timeline.clone(),
+                salvage.clone(),
+                stop.clone(),
+            ),
         );
         tasks.spawn("admin", {
             let sources = admin::Sources {
@@ -159,6 +181,8 @@ impl Agent {
                 clock,
                 timeline,
                 salvage,
+                devices,
+                commanded,
                 started: std::time::Instant::now(),
             };
             let stop = stop.clone();
@@ -186,6 +210,8 @@ impl Agent {
 
 /// True when a part failed because the buffer's files are damaged.
 fn is_damage(error: &anyhow::Error) -> bool {
-    let mut causes = error.chain().filter_map(|cause| cause.downcast_ref::<buffer::BufferError>());
+    let mut causes = error
+        .chain()
+        .filter_map(|cause| cause.downcast_ref::<buffer::BufferError>());
     causes.any(buffer::BufferError::is_damage)
 }

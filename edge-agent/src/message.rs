@@ -4,6 +4,8 @@
 //! Decoding the payload happens on the way out, never here.
 
 use bytes::{Buf, BufMut, Bytes};
+use serde::{Deserialize, Serialize};
+use telemetry::{DeviceId, EventBody};
 
 use crate::clock::{SegmentId, Stamp};
 
@@ -48,6 +50,26 @@ pub enum Body {
     Event(Bytes),
 }
 
+/// An event of the agent itself; id and time are given to it on the way out.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct AgentEvent {
+    /// The device it concerns.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device_id: Option<DeviceId>,
+    /// What happened.
+    #[serde(flatten)]
+    pub body: EventBody,
+}
+
+impl From<EventBody> for AgentEvent {
+    fn from(body: EventBody) -> Self {
+        Self {
+            device_id: None,
+            body,
+        }
+    }
+}
+
 /// Why an entry is no message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("buffered message is malformed: {0}")]
@@ -64,8 +86,8 @@ const IDENTITY_BYTES: usize = 4 + 8;
 
 impl Message {
     /// An event of the agent itself.
-    pub fn event(stamp: Stamp, body: &telemetry::EventBody) -> Self {
-        let json = serde_json::to_vec(body).expect("an event has only text, numbers and flags");
+    pub fn event(stamp: Stamp, event: &AgentEvent) -> Self {
+        let json = serde_json::to_vec(event).expect("an event has only text, numbers and flags");
         Self {
             identity: None,
             stamp,

@@ -106,7 +106,7 @@ pub async fn keep(
         }
         clock.apply(change);
         if let Change::Stepped { step_seconds, .. } = change {
-            let event = Message::event(clock.stamp(), &EventBody::ClockStep { step_seconds });
+            let event = Message::event(clock.stamp(), &EventBody::ClockStep { step_seconds }.into());
             if let Err(error) = buffer.append(event.encode()).await {
                 tracing::error!(%error, step_seconds, "a clock step could not be recorded");
             }

@@ -189,18 +189,19 @@ impl Broker {
         }
     }
 
-    /// Publishes a message of the agent itself. Answers how many sessions get it. Never captured.
-    pub fn publish(&self, topic: &str, payload: Bytes, qos: wire::QoS) -> usize {
+    /// Publishes a message of the agent itself to the clients that are connected now, and to nobody later.
+    /// Answers how many there are. Never captured.
+    pub fn publish_now(&self, topic: &str, payload: Bytes) -> usize {
         let publish = wire::Publish {
             dup: false,
-            qos,
+            qos: QoS::AtMostOnce,
             pkid: 0,
             retain: false,
             topic: topic.into(),
             payload,
             properties: None,
         };
-        self.state().publish(None, &publish, Instant::now())
+        self.state().publish_now(&publish)
     }
 
     /// Figures for `/status` and metrics.

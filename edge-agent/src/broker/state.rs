@@ -255,6 +255,34 @@ impl State {
         reached
     }
 
+    /// Hands a message of the agent's to the sessions that are connected now, at QoS 0, so that it is never
+    /// delivered later. Answers how many there are.
+    pub fn publish_now(&mut self, publish: &Publish) -> usize {
+        let sessions = &self.sessions;
+        let online = |client: &ClientId| sessions.get(client).is_some_and(|s| s.attached.is_some());
+        let receivers = self.subscriptions.receivers(&publish.topic, None, &online);
+        let mut reached = 0;
+        for (client, receiver) in receivers {
+            let Some(session) = self.sessions.get_mut(&client).filter(|s| s.attached.is_some()) else {
+                continue;
+            };
+            let delivery = Delivery {
+                topic: publish.topic.clone(),
+                payload: publish.payload.clone(),
+                qos: QoS::AtMostOnce,
+                retain: false,
+                properties: None,
+                ids: receiver.ids,
+                expires: None,
+            };
+            if session.push(delivery) == Queued::Waiting {
+                reached += 1;
+            }
+        }
+        self.counts.routed += reached as u64;
+        reached
+    }
+
     fn retain(&mut self, publish: &Publish, expires: Option<Instant>) {
         if publish.payload.is_empty() {
             self.retained.remove(&publish.topic);

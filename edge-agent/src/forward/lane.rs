@@ -87,6 +87,7 @@ impl Lane {
         buffer: Buffer,
         timeline: Arc<Mutex<Timeline>>,
         progress: Arc<Progress>,
+        devices: Arc<crate::devices::Devices>,
     ) -> Self {
         let translator = Translator {
             agent: settings.agent.clone(),
@@ -94,6 +95,7 @@ impl Lane {
             locations: settings.locations.clone(),
             decoders,
             presence: Presence::default(),
+            devices,
         };
         Self {
             next: buffer.head(),

@@ -27,6 +27,7 @@ use crate::{
     buffer::Buffer,
     clock::{Stamp, Timeline},
     decode::Decoders,
+    devices::Devices,
 };
 use lane::{Lane, RoundEnd};
 
@@ -100,9 +101,10 @@ pub async fn run(
     buffer: Buffer,
     timeline: Arc<Mutex<Timeline>>,
     progress: Arc<Progress>,
+    devices: Arc<Devices>,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
-    let mut lane = Lane::new(settings, decoders, buffer, timeline, progress.clone());
+    let mut lane = Lane::new(settings, decoders, buffer, timeline, progress.clone(), devices);
     let mut failures = 0_u32;
     loop {
         let before = progress.delivered.load(Ordering::Relaxed);

@@ -12,7 +12,8 @@ use crate::{
     buffer::Sequence,
     clock::Resolved,
     decode::{Decoded, Decoders, DeviceReading},
-    message::{Body, Identity, Message},
+    devices::Devices,
+    message::{AgentEvent, Body, Identity, Message},
     presence::Presence,
 };
 
@@ -48,6 +49,8 @@ pub struct Translator {
     pub decoders: Arc<Decoders>,
     /// How devices say that they come and go.
     pub presence: Presence,
+    /// Who was heard.
+    pub devices: Arc<Devices>,
 }
 
 impl Translator {
@@ -69,7 +72,9 @@ impl Translator {
             }
             Body::Event(json) => {
                 return match serde_json::from_slice(json) {
-                    Ok(body) => vec![self.event(id, None, resolved.time, body)],
+                    Ok(AgentEvent { device_id, body }) => {
+                        vec![self.event(id, device_id, resolved.time, body)]
+                    }
                     Err(error) => vec![self.dead_letter(
                         id,
                         message,
@@ -98,6 +103,10 @@ impl Translator {
             Err(error) => return vec![self.dead_letter(id, message, resolved.time, error.to_string())],
         };
         let several = readings.len() > 1;
+        for reading in &readings {
+            self.devices
+                .heard(&reading.device_id, &message.topic, resolved.time);
+        }
         let record = |(n, reading): (usize, DeviceReading)| {
             let record = Record {
                 id: if several { format!("{id}/{n}") } else { id.clone() },
@@ -223,6 +232,7 @@ mod tests {
             locations: HashMap::from([("shellyhtg3-e4b32322a0f4".to_owned(), "bedroom".to_owned())]),
             decoders: Arc::new(Decoders::new(&Route::defaults(), &[]).unwrap()),
             presence: Presence::default(),
+            devices: Arc::default(),
         };
         let stamp = Stamp {
             segment: SegmentId(1),
