@@ -192,6 +192,30 @@ impl World {
         .await?
     }
 
+    /// The offsets a group has committed in a topic of readings.
+    async fn committed(&self, group: &str, name: &'static str) -> Result<Vec<i64>> {
+        let (bootstrap, group) = (self.kafka.bootstrap().to_owned(), group.to_owned());
+        tokio::task::spawn_blocking(move || {
+            let consumer: BaseConsumer = ClientConfig::new()
+                .set("bootstrap.servers", bootstrap)
+                .set("group.id", &group)
+                .create()?;
+            let mut partitions = TopicPartitionList::new();
+            partitions.add_partition_range(name, 0, topic::READING_PARTITIONS - 1);
+            let committed = consumer.committed_offsets(partitions, Duration::from_secs(10))?;
+            let offsets = committed
+                .elements()
+                .iter()
+                .filter_map(|element| match element.offset() {
+                    Offset::Offset(offset) => Some(offset),
+                    _ => None,
+                })
+                .collect();
+            Ok(offsets)
+        })
+        .await?
+    }
+
     /// Every dead letter with its key.
     async fn letters(&self) -> Result<Vec<(Option<Vec<u8>>, DeadLetter)>> {
         let bootstrap = self.kafka.bootstrap().to_owned();
@@ -410,6 +434,44 @@ fn the_same_topic_consumed_twice_gives_the_same_rows() -> Result<()> {
         })
         .await?;
         second.part.stop().await;
+        Ok(())
+    })
+}
+
+#[test]
+fn a_kill_while_the_database_holds_the_batch_loses_nothing() -> Result<()> {
+    with_world(async |world: &'static World| {
+        let (prefix, group) = ("held", "held");
+        let database = world.database("sink_held").await?;
+        let (records, ids) = load(prefix, 400);
+        // The table is held by another session, so that the batch stays in the middle of its transaction.
+        let mut holder = PgConnection::connect(&world.postgres.url("postgres", "sink_held")).await?;
+        sqlx::query("begin").execute(&mut holder).await?;
+        sqlx::query("lock table plug_status in access exclusive mode")
+            .execute(&mut holder)
+            .await?;
+        world.produce(&records).await?;
+        let sink = world.sink(group, &database.sink_url).await?;
+        let waiting = "select 1 from pg_locks where not granted and relation = 'plug_status'::regclass";
+        eventually("the batch to be held", WITHIN, async || {
+            Ok((!world.postgres.psql("sink_held", waiting).await?.is_empty()).then_some(()))
+        })
+        .await?;
+        // Offsets go to the broker every second: those of the held batch must not be among them.
+        let begin = Instant::now();
+        while begin.elapsed() < Duration::from_secs(3) {
+            let committed = world.committed(group, topic::PLUG).await?;
+            ensure!(
+                committed.is_empty(),
+                "committed before the rows were: {committed:?}"
+            );
+        }
+        sink.part.kill().await;
+        sqlx::query("rollback").execute(&mut holder).await?;
+        sink.part.restart().await?;
+        world.caught_up(group).await?;
+        database.holds_exactly(prefix, &ids).await?;
+        sink.part.stop().await;
         Ok(())
     })
 }
