@@ -74,8 +74,8 @@ function LostFor({ since }: { readonly since: number }) {
   const now = useNow();
   return (
     <>
-      <span className="visually-hidden">{t.live.lost('')}</span>
-      <span aria-hidden="true">{t.live.lost(t.age(ageOf(since, now)))}</span>
+      <span className="visually-hidden">{t.live.lost}</span>
+      <span aria-hidden="true">{t.live.lostSince(t.age(ageOf(since, now)))}</span>
     </>
   );
 }

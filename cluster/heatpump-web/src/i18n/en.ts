@@ -44,7 +44,8 @@ export const en = {
   live: {
     connecting: 'Connecting',
     live: 'Live',
-    lost: (age: string) => `Connection lost ${age}. Trying again.`,
+    lost: 'Connection lost. Trying again.',
+    lostSince: (age: string) => `Connection lost ${age}. Trying again.`,
     login: 'Session ended',
     forbidden: 'No access to live values',
   },

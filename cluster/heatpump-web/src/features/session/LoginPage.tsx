@@ -5,6 +5,7 @@ import { HouseMark } from '../../components/HouseMark';
 import { ThemeSwitch } from '../../components/ThemeSwitch';
 import { useMessages } from '../../i18n/messages';
 import { useServices } from '../../lib/services';
+import { Dusk } from './Dusk';
 import { loginProblem } from './login-problem';
 import { CALLBACK_PATH } from './oidc';
 import { useSession } from './session-context';
@@ -37,6 +38,7 @@ export function LoginPage({ busy, error }: LoginPageProps) {
   const waiting = busy ?? (leaving ? t.session.loggingIn : null);
   return (
     <div className="login">
+      <Dusk />
       <main className="login-panel">
         <p className="login-brand">
           <HouseMark />

@@ -14,7 +14,9 @@ interface TemperatureChartProps {
 export default function TemperatureChart({ data, names }: TemperatureChartProps) {
   const { config, format } = useServices();
   const known = data.flatMap((moment) => moment.celsius.filter((celsius) => celsius !== null));
-  const degrees = axisTicks(Math.floor(Math.min(...known)), Math.ceil(Math.max(...known)), 6);
+  // Half a degree of air on either side, so that a steady room is not drawn as a drama.
+  const degrees = axisTicks(Math.floor(Math.min(...known) - 0.5), Math.ceil(Math.max(...known) + 0.5), 6);
+  const digits = degrees.every(Number.isInteger) ? 0 : 1;
   const from = data[0]?.time ?? 0;
   const to = data.at(-1)?.time ?? 0;
   // Ticks at 00, 06, 12 and 18 of the household's clock, whatever the day's length.
@@ -43,7 +45,7 @@ export default function TemperatureChart({ data, names }: TemperatureChartProps)
           axisLine={false}
           domain={[degrees[0] ?? 0, degrees.at(-1) ?? 0]}
           ticks={[...degrees]}
-          tickFormatter={(celsius: number) => `${format.number(celsius)}°`}
+          tickFormatter={(celsius: number) => `${format.number(celsius, digits)}°`}
         />
         <Tooltip isAnimationActive={false} cursor={{ stroke: 'var(--line-strong)' }} content={(props) => <MomentTooltip {...props} names={names} />} />
         {names.map((name, room) => (

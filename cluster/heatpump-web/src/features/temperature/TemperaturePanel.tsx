@@ -70,9 +70,7 @@ function RoomTile({ sensor, name, colour }: { readonly sensor: Sensor; readonly 
     <li className={isStale(time, now, limitMs) ? 'room is-stale' : 'room'} data-device={sensor.deviceId}>
       <span className="room-name">
         <span className={`swatch series-${colour}`} aria-hidden="true" />
-        <span className="room-label" title={name}>
-          {name}
-        </span>
+        <span className="room-label">{name}</span>
       </span>
       <span className="room-value">
         <Value value={format.number(celsius?.value, 1)} unit="°C" />
