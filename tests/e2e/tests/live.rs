@@ -899,6 +899,58 @@ fn a_client_that_does_not_read_is_cut_off_and_nobody_waits_for_it() -> Result<()
 }
 
 #[test]
+fn many_clients_share_one_reader_and_cost_little() -> Result<()> {
+    with_world(async |world: &'static World| {
+        // Both ends of each are in this machine's limit of open files, often 1,024 a process.
+        const CLIENTS: usize = 400;
+        const KILOBYTES_EACH: u64 = 40;
+        let server = world.serve(&[]).await?;
+        let token = world.token("read:energy");
+        let pid = server.part.pid().await.context("it runs")?;
+        let resident = || {
+            let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
+            let line = status
+                .lines()
+                .find_map(|line| line.strip_prefix("VmRSS:"))
+                .context("a resident size")?;
+            anyhow::Ok(line.trim().trim_end_matches(" kB").parse::<u64>()?)
+        };
+        let device = "live-many";
+        let subscribe = json!({"type": "subscribe", "streams": ["energy"], "devices": [device]});
+        let connect = async || {
+            let mut client = server.client(&token).await?;
+            client.subscribe(subscribe.clone()).await?;
+            anyhow::Ok(client)
+        };
+        let first = connect().await?;
+        let before = resident()?;
+        let connecting: FuturesUnordered<_> = (0..CLIENTS).map(|_| connect()).collect();
+        let mut clients = connecting
+            .collect::<Vec<_>>()
+            .await
+            .into_iter()
+            .collect::<Result<Vec<_>>>()?;
+        clients.push(first);
+        let each = resident()?.saturating_sub(before) / CLIENTS as u64;
+        ensure!(each < KILOBYTES_EACH, "{each} kB for each idle client");
+        world.energy(device, 0..3).await?;
+        for client in &mut clients {
+            ensure!(client.ids(3).await?.0 == ids(device, 0..3));
+            client.silent().await?;
+        }
+        ensure!(
+            server
+                .metric("energy_ws_records_total{stream=\"energy\"}")
+                .await?
+                >= 3.0
+        );
+        server.part.stop().await;
+        eprintln!("{each} kB for each idle client");
+        Ok(())
+    })
+}
+
+#[test]
 fn a_stop_tells_clients_to_come_back() -> Result<()> {
     with_world(async |world: &'static World| {
         let server = world.serve(&[("USER_CONNECTIONS", "2")]).await?;
