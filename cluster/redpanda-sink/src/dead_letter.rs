@@ -8,7 +8,8 @@ use std::time::Duration;
 use base64::{Engine, prelude::BASE64_STANDARD};
 use futures_util::future::try_join_all;
 use rdkafka::{
-    ClientConfig,
+    ClientConfig, ClientContext,
+    config::RDKafkaLogLevel,
     error::KafkaError,
     producer::{FutureProducer, FutureRecord},
     util::Timeout,
@@ -33,7 +34,20 @@ const DELIVERY_TIMEOUT: Duration = Duration::from_secs(30);
 /// Writes dead letters.
 #[derive(Clone)]
 pub struct DeadLetters {
-    producer: FutureProducer,
+    producer: FutureProducer<Quiet>,
+}
+
+/// librdkafka repeats itself at every attempt; what matters to the sink comes with the failed delivery.
+struct Quiet;
+
+impl ClientContext for Quiet {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        tracing::debug!(?level, facility, "librdkafka: {message}");
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        tracing::debug!("librdkafka: {error}: {reason}");
+    }
 }
 
 impl DeadLetters {
@@ -47,8 +61,7 @@ impl DeadLetters {
             .set("message.timeout.ms", DELIVERY_TIMEOUT.as_millis().to_string())
             // A batch of nothing but poison: its bytes in base64, twice over.
             .set("queue.buffering.max.kbytes", "4096")
-            .set("log_level", "3")
-            .create()?;
+            .create_with_context(Quiet)?;
         Ok(Self { producer })
     }
 
