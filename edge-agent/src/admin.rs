@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     broker::Broker, buffer::Buffer, clock, clock::Timeline, command, devices::Devices, forward::Progress,
-    recovery::Salvage,
+    intake, recovery::Salvage,
 };
 
 /// What the pages are made from.
@@ -41,6 +41,8 @@ pub struct Sources {
     pub devices: Arc<Devices>,
     /// What was commanded.
     pub commanded: Arc<command::Counters>,
+    /// What was taken in.
+    pub taken: Arc<intake::Counters>,
     /// When the agent started.
     pub started: std::time::Instant,
 }
@@ -149,6 +151,8 @@ impl Shared {
                 "received": count(&broker.counters.received),
                 "captured": count(&broker.counters.captured),
                 "denied": count(&broker.counters.denied),
+                "redelivered": count(&self.sources.taken.redelivered),
+                "refused": count(&self.sources.taken.refused),
             },
             "commands": {
                 "published": count(&self.sources.commanded.published),
@@ -274,6 +278,16 @@ impl Metrics {
         metrics.counter("forward_restarts_total", "Times forwarding began again.", |s| {
             load(&s.progress.restarts)
         });
+        metrics.counter(
+            "intake_redelivered_messages_total",
+            "Redeliveries recognised.",
+            |s| load(&s.taken.redelivered),
+        );
+        metrics.counter(
+            "intake_refused_messages_total",
+            "Captured messages that were not kept.",
+            |s| load(&s.taken.refused),
+        );
         metrics.counter(
             "commands_published_total",
             "Commands published to a device.",

@@ -27,6 +27,7 @@ pub mod intake;
 pub mod message;
 pub mod presence;
 pub mod recovery;
+pub mod redelivery;
 mod tasks;
 mod timekeeping;
 pub mod topic_filter;
@@ -112,7 +113,9 @@ impl Agent {
         let devices = Arc::new(devices::Devices::default());
 
         let tasks = Tasks::new(stop.clone());
-        let intake = tokio::spawn(intake::run(captured, buffer.clone(), config.buffer.max_bytes));
+        let taken = Arc::new(intake::Counters::default());
+        let intake = intake::Intake::new(buffer.clone(), config.buffer.max_bytes, taken.clone())?;
+        let intake = tokio::spawn(intake.run(captured));
         tasks.spawn("mqtt", {
             let (broker, stop) = (broker.clone(), stop.clone());
             async move {
@@ -183,6 +186,7 @@ impl Agent {
                 salvage,
                 devices,
                 commanded,
+                taken,
                 started: std::time::Instant::now(),
             };
             let stop = stop.clone();

@@ -22,7 +22,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Broker, CaptureRefused, Captured, CapturedPayload,
+    Broker, CaptureRefused, Captured, CapturedPayload, Sender,
     session::Kick,
     subscriptions::{ClientId, MAX_LEVELS},
     wire::{
@@ -139,6 +139,7 @@ pub async fn run(broker: Arc<Broker>, stream: TcpStream, peer: SocketAddr, stop:
         out: BytesMut::new(),
         version,
         client: client.clone(),
+        keeps_its_id: assigned.is_none(),
         generation: connected.generation,
         pending: VecDeque::new(),
         aliases: HashMap::new(),
@@ -296,12 +297,21 @@ impl PendingAck {
     }
 }
 
+/// How a publish came.
+struct Arrival {
+    qos: QoS,
+    pkid: u16,
+    dup: bool,
+}
+
 struct Connection {
     broker: Arc<Broker>,
     reader: Reader,
     out: BytesMut,
     version: Version,
     client: ClientId,
+    /// The client chose its id, so a resend of it can be told.
+    keeps_its_id: bool,
     generation: u64,
     pending: VecDeque<PendingAck>,
     aliases: HashMap<u16, Arc<str>>,
@@ -422,23 +432,21 @@ impl Connection {
         if !self.broker.settings.access.may_publish(&publish.topic) {
             return self.deny(publish.qos, publish.pkid);
         }
-        if publish.qos == QoS::ExactlyOnce && !self.begin_exactly_once(publish.pkid) {
-            // A resend of what we have: answer, do not publish again.
-            self.pending.push_back(PendingAck {
-                qos: publish.qos,
-                pkid: publish.pkid,
-                verdict: Verdict::Accepted,
-                disk: None,
-            });
-            return Ok(());
-        }
+        // A resend of a QoS 2 message is answered like the first, when that is on disk, and not routed again.
+        let routed = publish.qos == QoS::ExactlyOnce && !self.begin_exactly_once(publish.pkid);
         let captured = self.broker.captures(&publish.topic);
         let payload = captured.then(|| CapturedPayload::Whole(publish.payload.clone()));
-        self.capture(publish.topic.clone(), payload, publish.qos, publish.pkid)
-            .await?;
-        self.broker
-            .state()
-            .publish(Some(&self.client), &publish, Instant::now());
+        let arrival = Arrival {
+            qos: publish.qos,
+            pkid: publish.pkid,
+            dup: publish.dup,
+        };
+        self.capture(publish.topic.clone(), payload, arrival).await?;
+        if !routed {
+            self.broker
+                .state()
+                .publish(Some(&self.client), &publish, Instant::now());
+        }
         Ok(())
     }
 
@@ -454,9 +462,9 @@ impl Connection {
         &mut self,
         topic: Arc<str>,
         payload: Option<CapturedPayload>,
-        qos: QoS,
-        pkid: u16,
+        arrival: Arrival,
     ) -> Result<(), End> {
+        let Arrival { qos, pkid, dup } = arrival;
         let mut disk = None;
         if let Some(payload) = payload {
             self.broker.counters.captured.fetch_add(1, Ordering::Relaxed);
@@ -469,6 +477,11 @@ impl Connection {
                 stamp: self.broker.clock.stamp(),
                 topic,
                 payload,
+                sender: (qos != QoS::AtMostOnce && self.keeps_its_id).then(|| Sender {
+                    client: self.client.clone(),
+                    pkid,
+                    dup,
+                }),
                 done,
             };
             if self.broker.capture.send(captured).await.is_err() {
@@ -551,17 +564,26 @@ impl Connection {
         if !self.broker.settings.access.may_publish(&oversize.topic) {
             return self.deny(oversize.qos, oversize.pkid);
         }
-        let known = oversize.qos == QoS::ExactlyOnce && !self.begin_exactly_once(oversize.pkid);
-        let payload = (!known && self.broker.captures(&oversize.topic)).then(|| CapturedPayload::Truncated {
-            head: oversize.head.freeze(),
-            length: oversize.length,
-            sha256: oversize.hash.finalize().into(),
-        });
+        if oversize.qos == QoS::ExactlyOnce {
+            self.begin_exactly_once(oversize.pkid);
+        }
+        let payload = self
+            .broker
+            .captures(&oversize.topic)
+            .then(|| CapturedPayload::Truncated {
+                head: oversize.head.freeze(),
+                length: oversize.length,
+                sha256: oversize.hash.finalize().into(),
+            });
+        let arrival = Arrival {
+            qos: oversize.qos,
+            pkid: oversize.pkid,
+            dup: oversize.dup,
+        };
         if payload.is_none() {
             tracing::warn!(client = %self.client, bytes = oversize.length, "a payload too large to route was discarded");
         }
-        self.capture(oversize.topic, payload, oversize.qos, oversize.pkid)
-            .await
+        self.capture(oversize.topic, payload, arrival).await
     }
 
     fn acknowledge(&mut self, outcome: Result<(), CaptureRefused>) -> Result<(), End> {
@@ -675,6 +697,7 @@ enum Frame {
 struct Oversize {
     qos: QoS,
     pkid: u16,
+    dup: bool,
     topic: Arc<str>,
     head: BytesMut,
     length: u64,
@@ -791,6 +814,7 @@ impl Oversize {
         Ok(Self {
             qos,
             pkid,
+            dup: header.byte1 & 0b1000 != 0,
             topic: topic.into(),
             head: BytesMut::new(),
             length: left as u64,

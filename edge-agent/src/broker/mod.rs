@@ -43,8 +43,21 @@ pub struct Captured {
     pub topic: Arc<str>,
     /// Its payload, whole or not.
     pub payload: CapturedPayload,
+    /// Who sent it; `None` at QoS 0, for wills, and for clients whose id was made up for one connection.
+    pub sender: Option<Sender>,
     /// Answered when it is on disk, or refused. Dropped without an answer at shutdown: then nobody is told.
     pub done: Option<oneshot::Sender<Result<(), CaptureRefused>>>,
+}
+
+/// The sender of a publish above QoS 0.
+#[derive(Clone, Debug)]
+pub struct Sender {
+    /// Its client id.
+    pub client: Arc<str>,
+    /// The packet id.
+    pub pkid: u16,
+    /// The publish is marked as sent before.
+    pub dup: bool,
 }
 
 /// A payload, or what is kept of one above the capture limit.
@@ -234,6 +247,7 @@ impl Broker {
                 stamp: self.clock.stamp(),
                 topic: will.topic.clone(),
                 payload: CapturedPayload::Whole(will.payload.clone()),
+                sender: None,
                 done: None,
             };
             if self.capture.send(captured).await.is_err() {
