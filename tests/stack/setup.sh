@@ -107,19 +107,19 @@ hold_services() {
 
 install_packages() {
   if [ ${#packages[@]} -eq 0 ]; then return 0; fi
-  say "installing with $manager: ${packages[*]}"
+  say "installing with $manager (a minute or two): ${packages[*]}"
   case $manager in
     apt-get)
       hold_services
       as_root apt-get update -qq
-      as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq -o Dpkg::Use-Pty=0 --no-install-recommends "${packages[@]}" >&2
+      as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq -o Dpkg::Use-Pty=0 --no-install-recommends "${packages[@]}" >/dev/null
       release_services
       held_policy=
       held_cluster=
       ;;
-    dnf) as_root dnf install -y -q "${packages[@]}" >&2 ;;
-    pacman) as_root pacman -S --needed --noconfirm --quiet "${packages[@]}" >&2 ;;
-    brew) brew install --quiet "${packages[@]}" >&2 ;;
+    dnf) as_root dnf install -y -q "${packages[@]}" >/dev/null ;;
+    pacman) as_root pacman -S --needed --noconfirm --quiet "${packages[@]}" >/dev/null ;;
+    brew) brew install --quiet "${packages[@]}" >/dev/null ;;
   esac
   packages=()
 }
