@@ -8,9 +8,9 @@ begin
 end
 $$;
 
--- The owner of the database owns what it creates in the schema public.
 alter database :"DBNAME" owner to settings;
 revoke all on database :"DBNAME" from public;
 revoke create on schema public from public;
+grant usage, create on schema public to settings;
 
 insert into schema_migrations (version, name) values (1, 'role');
