@@ -543,13 +543,19 @@ fn a_client_that_reconnects_gets_exactly_what_it_missed() -> Result<()> {
     with_world(async |world: &'static World| {
         let server = world.serve(&[]).await?;
         let token = world.token(ALL_SCOPES);
-        let (meter, plug) = ("live-since-meter", "live-since-plug");
-        let subscribe = |since: &str| json!({"type": "subscribe", "streams": ["energy", "plug"], "devices": [meter, plug], "since": since});
+        let (meter, plug, before) = ("live-since-meter", "live-since-plug", "live-since-before");
+        let subscribe = |since: &str| json!({"type": "subscribe", "streams": ["energy", "plug"], "devices": [meter, plug, before], "since": since});
         let mut client = server.client(&token).await?;
         let answer = client
-            .subscribe(json!({"type": "subscribe", "streams": ["energy", "plug"], "devices": [meter, plug]}))
+            .subscribe(
+                json!({"type": "subscribe", "streams": ["energy", "plug"], "devices": [meter, plug, before]}),
+            )
             .await?;
         let at_start = answer["cursor"].as_str().context("a cursor")?.to_owned();
+        // Received before the cursor, in the other stream: it must never come again.
+        let had: Vec<_> = (0..60).map(|number| record("plug", before, number)).collect();
+        world.produce(&had).await?;
+        client.ids(60).await?;
         world.energy(meter, 0..3).await?;
         let (got, cursor) = client.ids(3).await?;
         ensure!(got == ids(meter, 0..3), "{got:?}");
@@ -566,7 +572,8 @@ fn a_client_that_reconnects_gets_exactly_what_it_missed() -> Result<()> {
                 answer["cursor"] == *cursor,
                 "a client that is cut off at once has lost nothing"
             );
-            let (got, last) = client.ids(303 - usize::try_from(from)? + 50).await?;
+            let had = if from == 0 { 60 } else { 0 };
+            let (got, last) = client.ids(303 - usize::try_from(from)? + 50 + had).await?;
             let of = |device: &str| {
                 got.iter()
                     .filter(|id| id.contains(device))
@@ -582,26 +589,30 @@ fn a_client_that_reconnects_gets_exactly_what_it_missed() -> Result<()> {
         check(&server, &at_start, 0).await?;
 
         // Cut off in the middle of the replay, it goes on from there.
-        let mut client = server.client(&token).await?;
-        client.subscribe(subscribe(&cursor)).await?;
-        let (first, middle) = client.ids(200).await?;
-        drop(client);
-        let mut client = server.client(&token).await?;
-        client.subscribe(subscribe(&middle)).await?;
-        let (second, _) = client.ids(150).await?;
-        client.silent().await?;
-        let mut all = [first, second].concat();
-        all.sort();
-        let mut wanted = [ids(meter, 3..303), ids(plug, 0..50)].concat();
-        wanted.sort();
-        ensure!(all == wanted, "each once");
+        let cut_in_the_middle = async |server: &Server| {
+            let mut client = server.client(&token).await?;
+            client.subscribe(subscribe(&cursor)).await?;
+            let (first, middle) = client.ids(200).await?;
+            drop(client);
+            let mut client = server.client(&token).await?;
+            client.subscribe(subscribe(&middle)).await?;
+            let (second, _) = client.ids(150).await?;
+            client.silent().await?;
+            let mut all = [first, second].concat();
+            all.sort();
+            let mut wanted = [ids(meter, 3..303), ids(plug, 0..50)].concat();
+            wanted.sort();
+            ensure!(all == wanted, "each once");
+            anyhow::Ok(())
+        };
+        cut_in_the_middle(&server).await?;
 
         // The same from a process that was killed and started anew, and what comes while and after.
-        drop(client);
         server.part.kill().await;
         world.energy("live-since-other", 0..5).await?;
         server.part.restart().await?;
         server.part.ready_http(WITHIN, server.admin, "/readyz").await?;
+        cut_in_the_middle(&server).await?;
         let (mut client, last) = check(&server, &cursor, 3).await?;
         world.energy(meter, 303..305).await?;
         ensure!(client.ids(2).await?.0 == ids(meter, 303..305));
