@@ -83,6 +83,11 @@ impl Run {
         })
     }
 
+    /// What tells this run from every other.
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
     /// The run's scratch folder.
     pub fn folder(&self) -> &Path {
         &self.folder

@@ -73,7 +73,9 @@ impl Kafka {
     /// # Errors
     /// When it cannot be had; the message says what is missing and how to get it.
     pub async fn choose(choice: Choice, folder: &Path) -> Result<Kafka> {
+        const MOCK: &str = "using librdkafka's mock broker: in memory, good for a look and no more";
         if choice == Choice::Mock {
+            eprintln!("stack: {MOCK}");
             return Kafka::mock();
         }
         if let Some(bootstrap) = std::env::var("KAFKA_BOOTSTRAP")
@@ -89,9 +91,7 @@ impl Kafka {
         }
         match jars().await {
             Err(missing) if choice == Choice::RealOrMock => {
-                eprintln!(
-                    "stack: {missing:#}: using librdkafka's mock broker, in memory, good for a look and no more"
-                );
+                eprintln!("stack: {missing:#}; {MOCK}");
                 Kafka::mock()
             }
             Err(missing) => Err(missing),
@@ -177,6 +177,11 @@ impl Kafka {
     /// Whether it is the mock, which loses data and cannot stamp records itself.
     pub fn is_mock(&self) -> bool {
         self.mock.is_some()
+    }
+
+    /// Whether others may be using it too: it was running before.
+    pub fn is_shared(&self) -> bool {
+        self.part.is_none() && self.mock.is_none()
     }
 
     /// The broker's process, when it is ours: to be paused, killed and restarted by a test.

@@ -48,6 +48,10 @@ enum Action {
     /// Follows one reading from MQTT to homelab-api and energy-ws and prints its latencies as one JSON line.
     Smoke(Common),
     /// Brings everything up, runs a command with STACK_* set, and exits with its code.
+    #[command(after_help = "The command's environment:
+  STACK_WEB_URL (empty with --no-web) STACK_API_URL STACK_SETTINGS_URL STACK_WS_URL STACK_ISSUER_URL
+  STACK_MQTT_HOST STACK_MQTT_PORT STACK_KAFKA_BOOTSTRAP STACK_DATABASE_URL (the read API's role)
+  STACK_DEMO_USER STACK_DEMO_PASSWORD STACK_LOGS (a folder)")]
     Run {
         #[command(flatten)]
         common: Common,

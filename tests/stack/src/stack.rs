@@ -209,7 +209,7 @@ impl Stack {
         let begin = Instant::now();
         let run = guardian::run()?;
         eprintln!("stack: logs in {}", run.folder().join("logs").display());
-        let binaries = step("services", "built", binaries::folder()).await?;
+        let binaries = binaries::folder().await?;
 
         // The page's origin is known to the OpenID provider and to energy-ws before the page is served.
         let listener = TcpListener::bind(port::prefer(options.web_port)?)
@@ -259,6 +259,7 @@ impl Stack {
             );
         }
         let launch = Launch {
+            run,
             binaries: &binaries,
             kafka: &kafka,
             postgres: &postgres,
@@ -266,7 +267,7 @@ impl Stack {
             origin: &origin,
         };
         let (agents, sink, api, settings_api, ws) = tokio::try_join!(
-            launch.agents(&options, run),
+            launch.agents(&options),
             launch.service(Service::Sink),
             launch.service(Service::Api),
             launch.service(Service::SettingsApi),
@@ -487,6 +488,7 @@ async fn step<T>(name: &str, done: &str, work: impl Future<Output = Result<T>>) 
 
 /// What every service of this run is started with.
 struct Launch<'a> {
+    run: &'static Run,
     binaries: &'a Path,
     kafka: &'a Kafka,
     postgres: &'a Postgres,
@@ -520,6 +522,10 @@ impl Launch<'_> {
         }
         if reads_kafka {
             command.env("KAFKA_BOOTSTRAP", self.kafka.bootstrap());
+            if self.kafka.is_shared() {
+                // Another stack's services may be on that broker, and would get half of our records.
+                command.env("KAFKA_GROUP", format!("{name}-{}", self.run.id()));
+            }
         }
         if service == Service::Ws {
             command.env("ALLOWED_ORIGINS", self.origin);
@@ -536,17 +542,17 @@ impl Launch<'_> {
         .await
     }
 
-    async fn agents(&self, options: &Options, run: &Run) -> Result<Vec<Agent>> {
-        let agents = (0..options.agents).map(|number| self.agent(number, options, run));
+    async fn agents(&self, options: &Options) -> Result<Vec<Agent>> {
+        let agents = (0..options.agents).map(|number| self.agent(number, options));
         futures_util::future::try_join_all(agents).await
     }
 
-    async fn agent(&self, number: usize, options: &Options, run: &Run) -> Result<Agent> {
+    async fn agent(&self, number: usize, options: &Options) -> Result<Agent> {
         let name = format!("p{number}");
         let part_name = format!("edge-agent-{name}");
         let mqtt = port::prefer(options.mqtt_port.filter(|_| number == 0))?;
         let admin = port::free()?;
-        let folder = run.data(&part_name)?;
+        let folder = self.run.data(&part_name)?;
         let config = folder.join("edge-agent.toml");
         std::fs::write(
             &config,
