@@ -57,7 +57,10 @@ mod tests {
         assert_eq!(
             command.action,
             CommandAction::HeatpumpSettings {
-                settings: WantedSettings { indoor_target_c: Some(22), ..WantedSettings::default() }
+                settings: WantedSettings {
+                    indoor_target_c: Some(22),
+                    ..WantedSettings::default()
+                }
             }
         );
         let want: serde_json::Value = serde_json::from_str(text).unwrap();

@@ -107,7 +107,11 @@ mod tests {
             agent: Some("p0".into()),
             device_id: None,
             time: "2026-01-01T08:00:00Z".parse().unwrap(),
-            body: EventBody::CommandOutcome { command_id: 42, attempt: 1, outcome: CommandOutcome::NoSubscriber },
+            body: EventBody::CommandOutcome {
+                command_id: 42,
+                attempt: 1,
+                outcome: CommandOutcome::NoSubscriber,
+            },
         };
         let json = serde_json::to_value(&event).unwrap();
         assert_eq!(

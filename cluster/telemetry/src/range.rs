@@ -39,7 +39,12 @@ impl Reading {
         let first = |checks: &[Check]| {
             checks.iter().find_map(|&(field, value, (low, high))| {
                 let value = value?;
-                (!(low..=high).contains(&value)).then_some(OutOfRange { field, value, low, high })
+                (!(low..=high).contains(&value)).then_some(OutOfRange {
+                    field,
+                    value,
+                    low,
+                    high,
+                })
             })
         };
         match self {
@@ -121,7 +126,13 @@ mod tests {
     #[test]
     fn real_values_pass_and_impossible_ones_are_named() {
         let energy = |power_w, energy_wh| {
-            Reading::Energy(Energy { power_w, energy_wh, ..Energy::default() }).out_of_range().map(|o| o.field)
+            Reading::Energy(Energy {
+                power_w,
+                energy_wh,
+                ..Energy::default()
+            })
+            .out_of_range()
+            .map(|o| o.field)
         };
         assert_eq!(energy(Some(40_000.0), Some(41_230_187.0)), None);
         assert_eq!(energy(None, None), None);
@@ -129,9 +140,15 @@ mod tests {
         assert_eq!(energy(None, Some(-1.0)), Some("energy_wh"));
         assert_eq!(energy(Some(f64::NAN), None), Some("power_w"));
         let temperature = |temperature_c| {
-            Reading::Temperature(Temperature { temperature_c: Some(temperature_c), ..Temperature::default() })
+            Reading::Temperature(Temperature {
+                temperature_c: Some(temperature_c),
+                ..Temperature::default()
+            })
         };
         assert_eq!(temperature(-40.0).out_of_range(), None);
-        assert_eq!(temperature(451.0).out_of_range().map(|o| o.field), Some("temperature_c"));
+        assert_eq!(
+            temperature(451.0).out_of_range().map(|o| o.field),
+            Some("temperature_c")
+        );
     }
 }
