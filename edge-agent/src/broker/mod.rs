@@ -9,6 +9,11 @@
 
 mod access;
 mod connection;
+mod handshake;
+mod inbound;
+mod outbound;
+mod reader;
+mod retained;
 mod session;
 mod state;
 mod subscriptions;
@@ -131,11 +136,35 @@ pub struct Stats {
     pub queue_full: u64,
     /// Messages that expired or were too large for their subscriber, since start.
     pub undeliverable: u64,
+    /// Retained messages refused for want of room, since start.
+    pub retained_refused: u64,
+    /// Sessions of absent clients forgotten to make room for others, since start.
+    pub sessions_evicted: u64,
+}
+
+/// Times a client is given.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// A client that opened a connection says CONNECT within this.
+    pub connect: Duration,
+    /// A client that takes none of our bytes for this long is gone.
+    pub write: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        // A device on a weak radio link needs seconds; a slow-loris needs a place for ever.
+        Self {
+            connect: Duration::from_secs(10),
+            write: Duration::from_secs(20),
+        }
+    }
 }
 
 /// The broker. Shared by the listener, its connections and the rest of the agent.
 pub struct Broker {
     settings: Settings,
+    limits: Limits,
     clock: Arc<Clock>,
     capture: mpsc::Sender<Captured>,
     state: Mutex<state::State>,
@@ -147,15 +176,25 @@ pub struct Broker {
 /// connection that finds it full stops reading.
 const CAPTURE_QUEUE: usize = 1_024;
 
-/// Connections end within this when the agent stops: one write time-out and some.
+/// Connections end within this when the agent stops: last words and some.
 const STOP_LIMIT: Duration = Duration::from_secs(5);
 
 impl Broker {
     /// A broker and the stream of what it captures.
     pub fn new(settings: Settings, clock: Arc<Clock>) -> (Arc<Self>, mpsc::Receiver<Captured>) {
+        Self::with_limits(settings, Limits::default(), clock)
+    }
+
+    /// The same with other times for clients.
+    pub fn with_limits(
+        settings: Settings,
+        limits: Limits,
+        clock: Arc<Clock>,
+    ) -> (Arc<Self>, mpsc::Receiver<Captured>) {
         let (capture, captured) = mpsc::channel(CAPTURE_QUEUE);
         let broker = Self {
             settings,
+            limits,
             clock,
             capture,
             state: Mutex::new(state::State::default()),
@@ -168,15 +207,12 @@ impl Broker {
     pub async fn serve(self: Arc<Self>, listener: TcpListener, stop: CancellationToken) {
         let permits = Arc::new(Semaphore::new(self.settings.max_connections));
         let tasks = TaskTracker::new();
-        let mut housekeeping = tokio::time::interval(Duration::from_secs(1));
+        // A task of its own: a will on a captured topic may have to wait for the disk, new clients need not.
+        tasks.spawn(self.clone().keep_house(stop.clone()));
         loop {
             // A permit before accept: above the limit clients wait in the kernel's queue instead of costing memory.
             let accepted = tokio::select! {
                 () = stop.cancelled() => break,
-                _ = housekeeping.tick() => {
-                    self.housekeeping().await;
-                    continue;
-                }
                 accepted = accept(&listener, &permits) => accepted,
             };
             let Some((stream, peer, permit)) = accepted else {
@@ -195,10 +231,20 @@ impl Broker {
         }
     }
 
-    async fn housekeeping(&self) {
-        let wills = self.state().housekeeping(Instant::now());
-        for (client, will) in wills {
-            self.accept_will(&client, will).await;
+    async fn keep_house(self: Arc<Self>, stop: CancellationToken) {
+        let mut interval = tokio::time::interval(Duration::from_secs(1));
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                _ = interval.tick() => {}
+            }
+            let wills = self.state().housekeeping(Instant::now());
+            for (client, will) in wills {
+                tokio::select! {
+                    () = stop.cancelled() => return,
+                    () = self.accept_will(&client, will) => {}
+                }
+            }
         }
     }
 
@@ -207,14 +253,14 @@ impl Broker {
     pub fn publish_now(&self, topic: &str, payload: Bytes) -> usize {
         let publish = wire::Publish {
             dup: false,
-            qos: QoS::AtMostOnce,
+            qos: wire::QoS::AtMostOnce,
             pkid: 0,
             retain: false,
             topic: topic.into(),
             payload,
             properties: None,
         };
-        self.state().publish_now(&publish)
+        self.state().publish_now(&publish, Instant::now())
     }
 
     /// Figures for `/status` and metrics.
@@ -229,6 +275,8 @@ impl Broker {
             routed: state.counts.routed,
             queue_full: state.counts.queue_full,
             undeliverable: state.counts.undeliverable,
+            retained_refused: state.counts.retained_refused,
+            sessions_evicted: state.counts.sessions_evicted,
         }
     }
 

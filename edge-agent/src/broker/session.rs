@@ -4,8 +4,11 @@
 //! fit is counted by the caller, never dropped in silence. No input or output happens here.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet, VecDeque},
-    sync::Arc,
+    collections::{BTreeMap, HashMap, VecDeque},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -15,18 +18,26 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     subscriptions::Subscription,
-    wire::{DisconnectReason, Outgoing, Publish, PublishProperties, QoS, Version, Will},
+    wire::{self, DisconnectReason, Outgoing, Publish, PublishProperties, QoS, Version, Will},
 };
 
 /// Messages waiting for one client. A phone that slept a night at one reading a second comes back to more than
 /// this; a box with 1 GB cannot keep that for many.
 pub const QUEUE_MESSAGES: usize = 10_000;
-/// Bytes waiting for one client.
+/// Bytes waiting for one client, with what their bookkeeping costs.
 pub const QUEUE_BYTES: usize = 4 * 1024 * 1024;
+/// Bytes waiting for all clients together. Payloads that several of them share are counted for each.
+const ALL_QUEUES_BYTES: usize = 64 * 1024 * 1024;
+/// A client that has no more than this waiting is not held to the limit for all, so that nobody can take
+/// everything from everybody else.
+const OWN_SHARE_BYTES: usize = 32 * 1024;
+/// What a message costs besides its topic, payload and properties.
+const DELIVERY_BYTES: usize = 160;
 /// Messages above QoS 0 sent and not acknowledged, whatever the client allows.
 const INFLIGHT: u16 = 64;
-/// Subscriptions of one client.
-pub const SUBSCRIPTIONS: usize = 10_000;
+/// QoS 2 messages of a client that wait for its PUBREL. Version 5 clients are held to less by the receive maximum;
+/// for the others this is far more than any has open, and bounds what one that never releases can cost.
+const INCOMING: usize = 2_048;
 
 /// A message for one client.
 #[derive(Clone, Debug)]
@@ -49,7 +60,8 @@ pub struct Delivery {
 
 impl Delivery {
     fn bytes(&self) -> usize {
-        self.topic.len() + self.payload.len()
+        let properties = self.properties.as_ref().map_or(0, |p| wire::weight(p));
+        DELIVERY_BYTES + self.topic.len() + self.payload.len() + properties + 8 * self.ids.len()
     }
 }
 
@@ -73,11 +85,11 @@ pub struct Kick {
 }
 
 impl Kick {
-    /// Ends the connection with a reason; the first one counts.
-    pub fn kick(&self, reason: DisconnectReason) {
-        // A second kick changes nothing.
-        let _ = self.reason.set(reason);
+    /// Ends the connection with a reason; the first one counts. Answers whether this was it.
+    pub fn kick(&self, reason: DisconnectReason) -> bool {
+        let first = self.reason.set(reason).is_ok();
         self.token.cancel();
+        first
     }
 
     /// Completes when the connection is to end.
@@ -90,11 +102,42 @@ impl Kick {
     }
 }
 
-enum Inflight {
+/// A message above QoS 0 that was sent.
+struct Inflight {
+    step: Step,
+    /// Sent on the present connection, so that it takes a place in the client's window.
+    counted: bool,
+}
+
+enum Step {
     /// Waits for PUBACK or PUBREC.
     Sent(Delivery),
     /// Waits for PUBCOMP.
     Released,
+}
+
+/// What a client's acknowledgement stands for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answered {
+    /// A message that waits for it.
+    Message,
+    /// No message has this id.
+    Nothing,
+    /// The message with this id wants another answer: a broken rule.
+    Wrong,
+}
+
+/// What a QoS 2 publish of a client is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Begun {
+    /// A new message.
+    New,
+    /// A resend of one that was passed on, but nothing says that it was captured.
+    Unsettled,
+    /// A resend of one that is settled in every way.
+    Settled,
+    /// One too many.
+    TooMany,
 }
 
 /// One client.
@@ -105,23 +148,33 @@ pub struct Session {
     pub attached: Option<Attached>,
     /// Its subscriptions by filter as written.
     pub subscriptions: HashMap<String, Subscription>,
+    /// Levels of all its filters.
+    pub subscribed_levels: usize,
     /// How long it outlives its connection; `None` for ever.
     pub expiry: Option<Duration>,
     /// When it ends, while it has no connection.
     pub expires: Option<Instant>,
+    /// Since when it has no connection.
+    pub away_since: Option<Instant>,
     /// To be published when the connection is lost.
     pub will: Option<Will>,
     /// A will that waits for its delay.
     pub will_due: Option<(Instant, Publish)>,
     queue: VecDeque<Delivery>,
-    queue_bytes: usize,
+    /// Bytes of everything that waits or is on its way.
+    held_bytes: usize,
+    all_held_bytes: Arc<AtomicUsize>,
     inflight: BTreeMap<u16, Inflight>,
-    /// Packet ids in the order they were sent, for resending.
+    /// Packet ids in the order they were sent.
     order: VecDeque<u16>,
+    /// Those of an earlier connection that are still to be sent again on this one.
+    resend: VecDeque<u16>,
+    /// Messages that take a place in the client's window.
+    outstanding: usize,
     next_pkid: u16,
     receive_maximum: u16,
-    /// QoS 2 messages of theirs that wait for PUBREL.
-    incoming: HashSet<u16>,
+    /// QoS 2 messages of theirs that wait for PUBREL, and whether they are settled.
+    incoming: HashMap<u16, bool>,
 }
 
 /// What became of a delivery.
@@ -136,99 +189,157 @@ pub enum Queued {
 }
 
 impl Session {
-    /// A session without history.
-    pub fn new(version: Version) -> Self {
+    /// A session without history. `all_held_bytes` is shared by all sessions.
+    pub fn new(version: Version, all_held_bytes: Arc<AtomicUsize>) -> Self {
         Self {
             version,
             attached: None,
             subscriptions: HashMap::new(),
+            subscribed_levels: 0,
             expiry: None,
             expires: None,
+            away_since: None,
             will: None,
             will_due: None,
             queue: VecDeque::new(),
-            queue_bytes: 0,
+            held_bytes: 0,
+            all_held_bytes,
             inflight: BTreeMap::new(),
             order: VecDeque::new(),
+            resend: VecDeque::new(),
+            outstanding: 0,
             next_pkid: 1,
             receive_maximum: INFLIGHT,
-            incoming: HashSet::new(),
+            incoming: HashMap::new(),
         }
     }
 
-    /// Takes a new connection: what was sent and not acknowledged goes out again, in order.
-    pub fn attach(&mut self, version: Version, receive_maximum: u16, attached: Attached) -> Vec<Outgoing> {
+    /// Takes a new connection: what was sent and not acknowledged will go out again first, in order.
+    pub fn attach(&mut self, version: Version, receive_maximum: u16, attached: Attached) {
         self.version = version;
         self.receive_maximum = receive_maximum.min(INFLIGHT);
         self.attached = Some(attached);
         self.expires = None;
-        let resend = |pkid: &u16| match self.inflight.get(pkid)? {
-            Inflight::Sent(delivery) => Some(Outgoing::Publish(publish(delivery, *pkid, true))),
-            Inflight::Released => Some(Outgoing::PubRel(*pkid)),
-        };
-        self.order.iter().filter_map(resend).collect()
+        self.away_since = None;
+        self.outstanding = 0;
+        self.inflight.values_mut().for_each(|i| i.counted = false);
+        self.resend = self.order.clone();
+    }
+
+    /// The connection is gone. What waited at QoS 0 was for this connection only.
+    pub fn detach(&mut self, now: Instant) {
+        self.attached = None;
+        self.away_since = Some(now);
+        let (gone, kept): (VecDeque<_>, _) = std::mem::take(&mut self.queue)
+            .into_iter()
+            .partition(|delivery| delivery.qos == QoS::AtMostOnce);
+        self.queue = kept;
+        self.release_bytes(gone.iter().map(Delivery::bytes).sum());
     }
 
     /// Queues a message.
     pub fn push(&mut self, delivery: Delivery) -> Queued {
-        let Some(attached) = &self.attached else {
-            if delivery.qos == QoS::AtMostOnce {
-                return Queued::Away;
-            }
-            return self.enqueue(delivery);
-        };
-        attached.wake.notify_one();
-        self.enqueue(delivery)
+        self.enqueue(delivery, QUEUE_MESSAGES, QUEUE_BYTES)
     }
 
-    fn enqueue(&mut self, delivery: Delivery) -> Queued {
-        if self.queue.len() >= QUEUE_MESSAGES || self.queue_bytes + delivery.bytes() > QUEUE_BYTES {
+    /// Queues a retained message. What is retained is bounded itself, and its payloads are there anyway: all of it
+    /// fits behind a full queue, so that one subscription to everything is never too much.
+    pub fn push_retained(&mut self, delivery: Delivery) -> Queued {
+        self.enqueue(
+            delivery,
+            QUEUE_MESSAGES + super::retained::MESSAGES,
+            QUEUE_BYTES + super::retained::BYTES,
+        )
+    }
+
+    fn enqueue(&mut self, delivery: Delivery, most: usize, most_bytes: usize) -> Queued {
+        match &self.attached {
+            None if delivery.qos == QoS::AtMostOnce => return Queued::Away,
+            None => {}
+            Some(attached) => attached.wake.notify_one(),
+        }
+        let bytes = self.held_bytes + delivery.bytes();
+        let all = self.all_held_bytes.load(Ordering::Relaxed) + delivery.bytes();
+        if self.queue.len() >= most
+            || bytes > most_bytes
+            || (all > ALL_QUEUES_BYTES && bytes > OWN_SHARE_BYTES)
+        {
             return Queued::Full;
         }
-        self.queue_bytes += delivery.bytes();
+        self.hold(delivery.bytes());
         self.queue.push_back(delivery);
         Queued::Waiting
+    }
+
+    fn hold(&mut self, bytes: usize) {
+        self.held_bytes += bytes;
+        self.all_held_bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    fn release_bytes(&mut self, bytes: usize) {
+        self.held_bytes -= bytes;
+        self.all_held_bytes.fetch_sub(bytes, Ordering::Relaxed);
     }
 
     /// The next messages to send, about `max_bytes` of them, as far as the client's window allows.
     /// The second value counts messages that expired or are larger than the client takes.
     pub fn next_outgoing(&mut self, max_bytes: usize, now: Instant) -> (Vec<Outgoing>, u64) {
-        let max_packet = self
-            .attached
-            .as_ref()
-            .and_then(|a| a.max_packet_size)
-            .map_or(usize::MAX, |n| n as usize);
         let mut out = Vec::new();
         let mut bytes = 0;
         let mut dropped = 0;
-        while bytes < max_bytes {
+        while bytes < max_bytes
+            && let Some(pkid) = self.resend.front().copied()
+        {
+            let Some(inflight) = self.inflight.get(&pkid) else {
+                // Answered before it was sent again.
+                self.resend.pop_front();
+                continue;
+            };
+            match &inflight.step {
+                Step::Released => out.push(Outgoing::PubRel(pkid, true)),
+                Step::Sent(_) if self.window_is_full() => return (out, dropped),
+                Step::Sent(delivery) => {
+                    let message = publish(delivery, pkid, true, now);
+                    bytes += delivery.bytes();
+                    if self.takes(&message) {
+                        out.push(Outgoing::Publish(message));
+                        self.count(pkid);
+                    } else {
+                        dropped += 1;
+                        self.finish(pkid);
+                    }
+                }
+            }
+            self.resend.pop_front();
+        }
+        while bytes < max_bytes && self.resend.is_empty() {
             let Some(front) = self.queue.front() else { break };
-            if front.qos != QoS::AtMostOnce && self.inflight.len() >= usize::from(self.receive_maximum) {
+            if front.qos != QoS::AtMostOnce && self.window_is_full() {
                 break;
             }
             let delivery = self.queue.pop_front().expect("the front was just seen");
-            self.queue_bytes -= delivery.bytes();
-            // 16 bytes cover header, packet id and an expiry; other properties are the publisher's own weight.
-            let too_large = delivery.bytes() + 16 > max_packet;
-            if too_large || delivery.expires.is_some_and(|expires| expires <= now) {
-                dropped += 1;
-                continue;
-            }
-            bytes += delivery.bytes();
+            let weight = delivery.bytes();
             let pkid = if delivery.qos == QoS::AtMostOnce {
                 0
             } else {
-                self.take_pkid()
+                self.free_pkid()
             };
-            let mut message = publish(&delivery, pkid, false);
-            if let (Some(expires), Some(properties)) = (delivery.expires, &mut message.properties) {
-                let left = expires.saturating_duration_since(now).as_secs();
-                properties.message_expiry_interval = Some(u32::try_from(left).unwrap_or(u32::MAX));
+            let message = publish(&delivery, pkid, false, now);
+            if delivery.expires.is_some_and(|expires| expires <= now) || !self.takes(&message) {
+                self.release_bytes(weight);
+                dropped += 1;
+                continue;
             }
+            bytes += weight;
             out.push(Outgoing::Publish(message));
-            if pkid != 0 {
-                self.inflight.insert(pkid, Inflight::Sent(delivery));
+            if pkid == 0 {
+                self.release_bytes(weight);
+            } else {
+                self.next_pkid = pkid.checked_add(1).unwrap_or(1);
+                let step = Step::Sent(delivery);
+                self.inflight.insert(pkid, Inflight { step, counted: false });
                 self.order.push_back(pkid);
+                self.count(pkid);
             }
         }
         if bytes >= max_bytes
@@ -239,20 +350,40 @@ impl Session {
         (out, dropped)
     }
 
-    fn take_pkid(&mut self) -> u16 {
-        // At most INFLIGHT ids are in use, so a free one is near.
-        while self.inflight.contains_key(&self.next_pkid) {
-            self.next_pkid = self.next_pkid.checked_add(1).unwrap_or(1);
+    /// The receive maximum is a matter of one connection; packet ids in use are one of the session.
+    fn window_is_full(&self) -> bool {
+        self.outstanding >= usize::from(self.receive_maximum)
+    }
+
+    fn count(&mut self, pkid: u16) {
+        if let Some(inflight) = self.inflight.get_mut(&pkid) {
+            self.outstanding += usize::from(!inflight.counted);
+            inflight.counted = true;
         }
-        let pkid = self.next_pkid;
-        self.next_pkid = self.next_pkid.checked_add(1).unwrap_or(1);
+    }
+
+    fn takes(&self, message: &Publish) -> bool {
+        match self.attached.as_ref().and_then(|a| a.max_packet_size) {
+            Some(most) => wire::publish_len(self.version, message) <= most as usize,
+            None => true,
+        }
+    }
+
+    fn free_pkid(&self) -> u16 {
+        // At most INFLIGHT ids are in use, so a free one is near.
+        let mut pkid = self.next_pkid;
+        while self.inflight.contains_key(&pkid) {
+            pkid = pkid.checked_add(1).unwrap_or(1);
+        }
         pkid
     }
 
-    /// PUBACK, PUBCOMP, or a PUBREC that refuses: the message is done. Unknown ids are ignored, as a late
-    /// answer of an earlier connection may be.
-    pub fn complete(&mut self, pkid: u16) {
-        if self.inflight.remove(&pkid).is_some() {
+    fn finish(&mut self, pkid: u16) {
+        if let Some(inflight) = self.inflight.remove(&pkid) {
+            if let Step::Sent(delivery) = &inflight.step {
+                self.release_bytes(delivery.bytes());
+            }
+            self.outstanding -= usize::from(inflight.counted);
             self.order.retain(|p| *p != pkid);
             if let Some(attached) = &self.attached {
                 attached.wake.notify_one();
@@ -260,21 +391,73 @@ impl Session {
         }
     }
 
-    /// PUBREC: the client has the message; from now on only PUBREL is resent.
-    pub fn release(&mut self, pkid: u16) {
-        if let Some(state) = self.inflight.get_mut(&pkid) {
-            *state = Inflight::Released;
+    /// PUBACK: the client has a QoS 1 message.
+    pub fn acknowledged(&mut self, pkid: u16) -> Answered {
+        match self.inflight.get(&pkid).map(|i| &i.step) {
+            None => Answered::Nothing,
+            Some(Step::Sent(delivery)) if delivery.qos == QoS::AtLeastOnce => {
+                self.finish(pkid);
+                Answered::Message
+            }
+            Some(_) => Answered::Wrong,
         }
     }
 
-    /// Notes a QoS 2 message of theirs. False when it is a resend of one that is known.
-    pub fn incoming_begin(&mut self, pkid: u16) -> bool {
-        self.incoming.insert(pkid)
+    /// PUBREC: the client has a QoS 2 message, and from now on only PUBREL is sent again; or it refuses it, which
+    /// is the end of it.
+    pub fn received(&mut self, pkid: u16, taken: bool) -> Answered {
+        match self.inflight.get_mut(&pkid) {
+            None => Answered::Nothing,
+            Some(Inflight {
+                step: Step::Sent(delivery),
+                ..
+            }) if delivery.qos != QoS::ExactlyOnce => Answered::Wrong,
+            Some(inflight) => {
+                if !taken {
+                    self.finish(pkid);
+                } else if let Step::Sent(delivery) = std::mem::replace(&mut inflight.step, Step::Released) {
+                    self.release_bytes(delivery.bytes());
+                }
+                Answered::Message
+            }
+        }
+    }
+
+    /// PUBCOMP: a QoS 2 message is done.
+    pub fn completed(&mut self, pkid: u16) -> Answered {
+        match self.inflight.get(&pkid).map(|i| &i.step) {
+            None => Answered::Nothing,
+            Some(Step::Released) => {
+                self.finish(pkid);
+                Answered::Message
+            }
+            Some(Step::Sent(_)) => Answered::Wrong,
+        }
+    }
+
+    /// Notes a QoS 2 message of theirs.
+    pub fn incoming_begin(&mut self, pkid: u16) -> Begun {
+        match self.incoming.get(&pkid) {
+            Some(true) => Begun::Settled,
+            Some(false) => Begun::Unsettled,
+            None if self.incoming.len() >= INCOMING => Begun::TooMany,
+            None => {
+                self.incoming.insert(pkid, false);
+                Begun::New
+            }
+        }
+    }
+
+    /// Their QoS 2 message is where it belongs; a resend of it needs no more than an answer.
+    pub fn incoming_settled(&mut self, pkid: u16) {
+        if let Some(settled) = self.incoming.get_mut(&pkid) {
+            *settled = true;
+        }
     }
 
     /// PUBREL of theirs. False when the id is not known.
     pub fn incoming_end(&mut self, pkid: u16) -> bool {
-        self.incoming.remove(&pkid)
+        self.incoming.remove(&pkid).is_some()
     }
 
     /// Messages that wait or are on their way.
@@ -283,13 +466,23 @@ impl Session {
     }
 }
 
-fn publish(delivery: &Delivery, pkid: u16, dup: bool) -> Publish {
+impl Drop for Session {
+    fn drop(&mut self) {
+        self.release_bytes(self.held_bytes);
+    }
+}
+
+fn publish(delivery: &Delivery, pkid: u16, dup: bool, now: Instant) -> Publish {
     let mut properties = delivery.properties.as_ref().map(|p| Box::new((**p).clone()));
     if !delivery.ids.is_empty() {
         properties
             .get_or_insert_with(Box::default)
             .subscription_identifiers
             .clone_from(&delivery.ids);
+    }
+    if let (Some(expires), Some(properties)) = (delivery.expires, &mut properties) {
+        let left = expires.saturating_duration_since(now).as_secs();
+        properties.message_expiry_interval = Some(u32::try_from(left).unwrap_or(u32::MAX));
     }
     Publish {
         dup,

@@ -8,6 +8,11 @@ use rumqttd::protocol::QoS;
 
 /// Deepest topic or filter in levels. Devices use three or four; the limit bounds recursion.
 pub const MAX_LEVELS: usize = 64;
+/// Longest topic or filter in bytes. Those of devices have some tens; the limit bounds what aliases, subscriptions
+/// and queues can cost.
+pub const MAX_TOPIC_BYTES: usize = 1_024;
+/// Levels in the tree, of all clients together. One costs about half a kilobyte.
+const NODES: usize = 200_000;
 
 /// A client id, shared.
 pub type ClientId = Arc<str>;
@@ -52,14 +57,27 @@ pub fn parse_filter(path: &str) -> Option<ParsedFilter<'_>> {
             filter: path,
         },
     };
-    let valid = crate::topic_filter::TopicFilter::parse(parsed.filter).is_ok();
-    (valid && parsed.filter.split('/').count() <= MAX_LEVELS).then_some(parsed)
+    let small = path.len() <= MAX_TOPIC_BYTES && levels(parsed.filter) <= MAX_LEVELS;
+    (small && crate::topic_filter::TopicFilter::parse(parsed.filter).is_ok()).then_some(parsed)
+}
+
+/// Levels of a topic or filter.
+pub fn levels(path: &str) -> usize {
+    1 + path.bytes().filter(|b| *b == b'/').count()
+}
+
+/// Whether `topic` may be published to.
+pub fn sound_topic(topic: &str) -> bool {
+    topic.len() <= MAX_TOPIC_BYTES
+        && crate::topic_filter::valid_topic_name(topic)
+        && levels(topic) <= MAX_LEVELS
 }
 
 /// The tree.
 #[derive(Default)]
 pub struct Subscriptions {
     root: Node,
+    nodes: usize,
 }
 
 #[derive(Default)]
@@ -87,15 +105,22 @@ pub struct Receiver {
 }
 
 impl Subscriptions {
-    /// Adds or replaces. Answers whether it is new.
+    /// Adds or replaces. Answers whether it is new; `None` when the tree is full.
     pub fn insert(
         &mut self,
         filter: ParsedFilter<'_>,
         client: &ClientId,
         subscription: Subscription,
-    ) -> bool {
+    ) -> Option<bool> {
+        if self.nodes + levels(filter.filter) > NODES {
+            return None;
+        }
+        let nodes = &mut self.nodes;
         let node = filter.filter.split('/').fold(&mut self.root, |node, level| {
-            node.children.entry(level.into()).or_default()
+            node.children.entry(level.into()).or_insert_with(|| {
+                *nodes += 1;
+                Node::default()
+            })
         });
         let members = match filter.group {
             None => &mut node.plain,
@@ -115,23 +140,20 @@ impl Subscriptions {
                 &mut node.shared[at].members
             }
         };
-        match members.iter_mut().find(|(c, _)| c == client) {
-            Some((_, old)) => {
-                *old = subscription;
-                false
-            }
-            None => {
-                members.push((client.clone(), subscription));
-                true
-            }
+        let old = members.iter_mut().find(|(c, _)| c == client);
+        let new = old.is_none();
+        match old {
+            Some((_, old)) => *old = subscription,
+            None => members.push((client.clone(), subscription)),
         }
+        Some(new)
     }
 
     /// Removes. Answers whether it was there. Empty branches are pruned, so that subscribing to ever new filters
     /// leaves nothing behind.
     pub fn remove(&mut self, filter: ParsedFilter<'_>, client: &ClientId) -> bool {
         let levels: Vec<&str> = filter.filter.split('/').collect();
-        remove_from(&mut self.root, &levels, filter.group, client)
+        remove_from(&mut self.root, &levels, filter.group, client, &mut self.nodes)
     }
 
     /// Everyone who gets a message on `topic` from `publisher`. `online` decides which members of a shared
@@ -150,7 +172,13 @@ impl Subscriptions {
     }
 }
 
-fn remove_from(node: &mut Node, levels: &[&str], group: Option<&str>, client: &ClientId) -> bool {
+fn remove_from(
+    node: &mut Node,
+    levels: &[&str],
+    group: Option<&str>,
+    client: &ClientId,
+    nodes: &mut usize,
+) -> bool {
     let Some((first, rest)) = levels.split_first() else {
         let members = match group {
             None => &mut node.plain,
@@ -168,9 +196,10 @@ fn remove_from(node: &mut Node, levels: &[&str], group: Option<&str>, client: &C
     let Some(child) = node.children.get_mut(*first) else {
         return false;
     };
-    let removed = remove_from(child, rest, group, client);
+    let removed = remove_from(child, rest, group, client, nodes);
     if child.plain.is_empty() && child.shared.is_empty() && child.children.is_empty() {
         node.children.remove(*first);
+        *nodes -= 1;
     }
     removed
 }
@@ -360,6 +389,25 @@ mod tests {
         assert!(!tree.remove(parse_filter("a/b/c").unwrap(), &"c".into()));
         assert!(tree.remove(parse_filter("$share/g/x/+").unwrap(), &"c".into()));
         assert!(tree.root.children.is_empty());
+        assert_eq!(tree.nodes, 0);
+    }
+
+    #[test]
+    fn the_tree_is_bounded() {
+        let mut tree = Subscriptions::default();
+        let deep = "/".repeat(MAX_LEVELS - 2);
+        let filters = (0..).map(|n| format!("{n}{deep}/x"));
+        let fit = filters
+            .take_while(|f| {
+                tree.insert(
+                    parse_filter(f).unwrap(),
+                    &"c".into(),
+                    subscription(QoS::AtMostOnce),
+                )
+                .is_some()
+            })
+            .count();
+        assert_eq!(fit, NODES / MAX_LEVELS);
     }
 
     #[test]
@@ -374,6 +422,7 @@ mod tests {
             "$share/g/",
             "$share/+/a",
             &"/".repeat(MAX_LEVELS),
+            &"a".repeat(MAX_TOPIC_BYTES + 1),
         ] {
             assert_eq!(parse_filter(bad), None, "{bad}");
         }

@@ -1,0 +1,160 @@
+//! The beginning of a connection: CONNECT is read, and its sender let in or refused.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::atomic::Ordering,
+};
+
+use bytes::BytesMut;
+use tokio::net::TcpStream;
+
+use super::{
+    Broker,
+    connection::End,
+    outbound::farewell,
+    reader::{Frame, Reader},
+    subscriptions::sound_topic,
+    wire::{self, Connect, ConnectCode, DisconnectReason, Incoming, Malformed, Outgoing, Version},
+};
+
+/// Longest client id. The standard wants 23 to be possible; those of devices have some tens.
+const CLIENT_ID_BYTES: usize = 256;
+
+/// A connection that is not let in.
+pub struct Refusal {
+    version: Version,
+    /// `None` stands for "say nothing, just close": before a sound CONNECT no answer is due.
+    code: Option<ConnectCode>,
+    why: String,
+}
+
+impl Refusal {
+    fn silent(why: impl Into<String>) -> Self {
+        Self {
+            version: Version::V311,
+            code: None,
+            why: why.into(),
+        }
+    }
+
+    /// Too many sessions.
+    pub fn full(version: Version) -> Self {
+        Self {
+            version,
+            code: Some(ConnectCode::QuotaExceeded),
+            why: "too many sessions".into(),
+        }
+    }
+}
+
+impl From<End> for Refusal {
+    fn from(end: End) -> Self {
+        Self::silent(match end {
+            End::Ours(_, why) => why,
+            End::Lost(error) => error.to_string(),
+            End::Goodbye(_) => "DISCONNECT before CONNECT".into(),
+        })
+    }
+}
+
+/// Reads the first packet.
+pub async fn read_connect(reader: &mut Reader) -> Result<Box<Connect>, Refusal> {
+    let Frame::Packet(frame) = reader.next(None).await? else {
+        return Err(Refusal::silent("first packet is too large"));
+    };
+    match wire::connect_version(&frame).map_err(|e| Refusal::silent(e.to_string()))? {
+        Ok(version) => match wire::decode(version, frame) {
+            Ok(Incoming::Connect(connect)) => Ok(connect),
+            Ok(_) => Err(Refusal::silent("first packet is not CONNECT")),
+            Err(error) => Err(malformed(version, &error)),
+        },
+        Err(level) => {
+            // Version 3.1 and whatever comes after 5 get the answer of the nearest version we speak.
+            let (version, code) = if level > 5 {
+                (Version::V5, ConnectCode::UnsupportedProtocolVersion)
+            } else {
+                (Version::V311, ConnectCode::RefusedProtocolVersion)
+            };
+            Err(Refusal {
+                version,
+                code: Some(code),
+                why: format!("protocol level {level} is not spoken"),
+            })
+        }
+    }
+}
+
+/// Version 5 has words for a CONNECT that breaks a rule, 3.1.1 has not.
+fn malformed(version: Version, error: &Malformed) -> Refusal {
+    let code = match error.reason() {
+        DisconnectReason::ProtocolError => ConnectCode::ProtocolError,
+        _ => ConnectCode::MalformedPacket,
+    };
+    Refusal {
+        version,
+        code: (version == Version::V5).then_some(code),
+        why: error.to_string(),
+    }
+}
+
+/// Whether a client is let in.
+pub fn admit(broker: &Broker, peer: IpAddr, connect: &Connect) -> Result<(), Refusal> {
+    let version = connect.version;
+    let refuse = |code, why: &str| {
+        Err(Refusal {
+            version,
+            code: Some(code),
+            why: why.into(),
+        })
+    };
+    if connect.enhanced_auth {
+        return refuse(
+            ConnectCode::BadAuthenticationMethod,
+            "enhanced authentication is not supported",
+        );
+    }
+    if connect.client_id.is_empty() && version == Version::V311 && !connect.clean_start {
+        return refuse(
+            ConnectCode::ClientIdentifierNotValid,
+            "a session to be kept needs a client id",
+        );
+    }
+    // Control characters would let a client write lines of its own into the log.
+    if connect.client_id.len() > CLIENT_ID_BYTES || connect.client_id.chars().any(char::is_control) {
+        return refuse(
+            ConnectCode::ClientIdentifierNotValid,
+            "the client id is too long or has control characters",
+        );
+    }
+    if let Err(error) = broker.settings.access.connect(peer) {
+        return refuse(ConnectCode::NotAuthorized, &error.to_string());
+    }
+    if let Some(will) = &connect.will
+        && !sound_topic(&will.publish.topic)
+    {
+        return refuse(
+            ConnectCode::TopicNameInvalid,
+            "the will's topic is not a topic name",
+        );
+    }
+    Ok(())
+}
+
+/// Sends a client away that was not let in.
+pub async fn refuse(broker: &Broker, mut stream: TcpStream, peer: SocketAddr, refusal: Refusal) {
+    broker
+        .counters
+        .refused_connections
+        .fetch_add(1, Ordering::Relaxed);
+    tracing::info!(%peer, why = %refusal.why, "a client was not let in");
+    let code = match (refusal.version, refusal.code) {
+        (_, None) | (Version::V311, Some(ConnectCode::TopicNameInvalid)) => return,
+        (Version::V311, Some(ConnectCode::QuotaExceeded)) => ConnectCode::ServiceUnavailable,
+        (Version::V311, Some(ConnectCode::BadAuthenticationMethod)) => ConnectCode::NotAuthorized,
+        (_, Some(code)) => code,
+    };
+    let mut out = BytesMut::new();
+    if wire::encode(refusal.version, Outgoing::ConnAck(false, code, None), &mut out).is_ok() {
+        farewell(&mut stream, &out).await;
+    }
+}

@@ -1,0 +1,107 @@
+//! Bytes for a client: messages that wait, topic aliases, last words.
+
+use std::time::{Duration, Instant};
+
+use bytes::BytesMut;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    time::timeout,
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    connection::{Connection, End, ended},
+    session::Kick,
+    wire::{self, DisconnectReason, Outgoing, Publish},
+};
+
+/// Topic aliases we set towards a version 5 client, if it takes as many: a dashboard sees some tens of topics.
+pub const OUR_ALIASES: u16 = 64;
+/// Bytes of messages written in one go.
+const WRITE_BATCH_BYTES: usize = 64 * 1024;
+/// A client that is sent away is given this long to hear why.
+const FAREWELL_LIMIT: Duration = Duration::from_secs(2);
+
+impl Connection {
+    pub(super) fn send_waiting(&mut self) -> Result<(), End> {
+        let waiting = self.broker.state().next_outgoing(
+            &self.client,
+            self.generation,
+            WRITE_BATCH_BYTES,
+            Instant::now(),
+        );
+        waiting.into_iter().try_for_each(|packet| self.send(packet))
+    }
+
+    pub(super) fn send(&mut self, mut packet: Outgoing) -> Result<(), End> {
+        if let Outgoing::Publish(publish) = &mut packet {
+            self.set_alias(publish);
+        }
+        wire::encode(self.version, packet, &mut self.out).map_err(|error| {
+            tracing::error!(client = %self.client, %error, "a packet of ours could not be written");
+            End::Ours(DisconnectReason::ProtocolError, error.to_string())
+        })
+    }
+
+    /// The first topics get an alias each, and go by it afterwards.
+    fn set_alias(&mut self, publish: &mut Publish) {
+        let used = u16::try_from(self.our_aliases.len()).unwrap_or(u16::MAX);
+        let alias = match self.our_aliases.get(&publish.topic) {
+            Some(alias) => {
+                publish.topic = "".into();
+                *alias
+            }
+            None if used < self.our_aliases_max => {
+                self.our_aliases.insert(publish.topic.clone(), used + 1);
+                used + 1
+            }
+            None => return,
+        };
+        publish.properties.get_or_insert_with(Box::default).topic_alias = Some(alias);
+    }
+
+    /// Writes what there is. A client that takes nothing can still be ended.
+    pub(super) async fn flush(&mut self, kick: &Kick, stop: &CancellationToken) -> Result<(), End> {
+        if self.out.is_empty() {
+            return Ok(());
+        }
+        let written = tokio::select! {
+            written = timeout(self.broker.limits.write, self.reader.stream.write_all(&self.out)) => written,
+            // A packet may be half written: there is no way to say why.
+            end = ended(kick, stop) => {
+                self.out.clear();
+                return Err(match end {
+                    End::Ours(DisconnectReason::ServerShuttingDown, _) => end,
+                    _ => End::Lost(std::io::ErrorKind::ConnectionAborted.into()),
+                });
+            }
+        };
+        match written {
+            Ok(Ok(())) => {
+                // Room for a large message is not kept.
+                if self.out.capacity() > 2 * WRITE_BATCH_BYTES {
+                    self.out = BytesMut::new();
+                }
+                self.out.clear();
+                Ok(())
+            }
+            Ok(Err(error)) => Err(End::Lost(error)),
+            Err(_) => Err(End::Lost(std::io::ErrorKind::TimedOut.into())),
+        }
+    }
+}
+
+/// Sends last words. Bytes of the client's that are still on their way are taken off the socket: closing it over
+/// them would reset the connection, and the words would be lost.
+pub async fn farewell(stream: &mut TcpStream, words: &[u8]) {
+    let said = async {
+        stream.write_all(words).await?;
+        stream.shutdown().await?;
+        let mut unread = [0; 4096];
+        while stream.read(&mut unread).await? > 0 {}
+        std::io::Result::Ok(())
+    };
+    // The client is being sent away; whether it hears why is its own affair.
+    let _ = timeout(FAREWELL_LIMIT, said).await;
+}

@@ -1,0 +1,324 @@
+//! Sessions, routing and wills without a network.
+
+use bytes::Bytes;
+
+use super::{
+    super::{session::Answered, wire::Version},
+    *,
+};
+
+fn connect(clean_start: bool) -> Connect {
+    Connect {
+        version: Version::V311,
+        client_id: String::new(),
+        clean_start,
+        keep_alive: 0,
+        login: None,
+        will: None,
+        session_expiry: None,
+        receive_maximum: 10,
+        max_packet_size: None,
+        topic_alias_max: 0,
+        enhanced_auth: false,
+    }
+}
+
+fn message(topic: &str, qos: QoS, retain: bool, payload: &'static str) -> Publish {
+    let payload = Bytes::from_static(payload.as_bytes());
+    Publish {
+        dup: false,
+        qos,
+        pkid: 0,
+        retain,
+        topic: topic.into(),
+        payload,
+        properties: None,
+    }
+}
+
+fn subscribe(state: &mut State, client: &ClientId, filter: &str, qos: QoS) -> SubscribeVerdict {
+    let filter = Filter {
+        path: filter.into(),
+        qos,
+        no_local: false,
+        retain_as_published: false,
+        retain_handling: RetainHandling::Always,
+    };
+    let generation = state.sessions[client].attached.as_ref().unwrap().generation;
+    state.subscribe(client, generation, None, filter, Instant::now())
+}
+
+fn payloads(out: &[Outgoing]) -> Vec<(u16, bool, String)> {
+    out.iter()
+        .map(|packet| match packet {
+            Outgoing::Publish(p) => (p.pkid, p.dup, String::from_utf8(p.payload.to_vec()).unwrap()),
+            Outgoing::PubRel(pkid, _) => (*pkid, false, "PUBREL".into()),
+            other => panic!("{other:?}"),
+        })
+        .collect()
+}
+
+#[test]
+fn a_persistent_session_gets_what_came_while_it_was_away_in_order() {
+    let (mut state, client, now) = (State::default(), ClientId::from("c"), Instant::now());
+    let first = state.connect(&client, connect(false)).unwrap();
+    subscribe(&mut state, &client, "a/#", QoS::AtLeastOnce);
+    state.publish(None, &message("a/1", QoS::AtLeastOnce, false, "1"), now);
+    assert_eq!(
+        payloads(&state.next_outgoing(&client, first.generation, 1000, now)),
+        [(1, false, "1".into())]
+    );
+    state.disconnect(&client, first.generation, None, now);
+    state.publish(None, &message("a/2", QoS::AtMostOnce, false, "not kept"), now);
+    state.publish(None, &message("a/2", QoS::AtLeastOnce, false, "2"), now);
+    let second = state.connect(&client, connect(false)).unwrap();
+    assert!(second.session_present);
+    assert_eq!(
+        payloads(&state.next_outgoing(&client, second.generation, 1000, now)),
+        [(1, true, "1".into()), (2, false, "2".into())]
+    );
+    assert!(
+        state
+            .next_outgoing(&client, first.generation, 1000, now)
+            .is_empty(),
+        "the old connection gets nothing"
+    );
+}
+
+#[test]
+fn the_window_is_kept_and_qos_2_resends_only_its_release() {
+    let (mut state, client, now) = (State::default(), ClientId::from("c"), Instant::now());
+    let first = state
+        .connect(
+            &client,
+            Connect {
+                receive_maximum: 2,
+                ..connect(false)
+            },
+        )
+        .unwrap();
+    subscribe(&mut state, &client, "a", QoS::ExactlyOnce);
+    for text in ["1", "2", "3"] {
+        state.publish(None, &message("a", QoS::ExactlyOnce, false, text), now);
+    }
+    assert_eq!(state.next_outgoing(&client, first.generation, 1000, now).len(), 2);
+    assert!(
+        state
+            .next_outgoing(&client, first.generation, 1000, now)
+            .is_empty()
+    );
+    let answered = state.latest(&client, first.generation).unwrap().received(1, true);
+    assert_eq!(answered, Answered::Message);
+    let one = Connect {
+        receive_maximum: 1,
+        ..connect(false)
+    };
+    let second = state.connect(&client, one).unwrap();
+    assert_eq!(
+        payloads(&state.next_outgoing(&client, second.generation, 1000, now)),
+        [(1, false, "PUBREL".into()), (2, true, "2".into())],
+        "PUBREL takes no place in the new window"
+    );
+    let session = state.latest(&client, second.generation).unwrap();
+    assert_eq!(session.completed(1), Answered::Message);
+    assert_eq!(session.completed(2), Answered::Wrong);
+    assert!(
+        state
+            .next_outgoing(&client, second.generation, 1000, now)
+            .is_empty()
+    );
+    let session = state.latest(&client, second.generation).unwrap();
+    assert_eq!(session.received(2, true), Answered::Message);
+    assert_eq!(session.completed(2), Answered::Message);
+    assert_eq!(session.completed(2), Answered::Nothing);
+    assert_eq!(
+        payloads(&state.next_outgoing(&client, second.generation, 1000, now)),
+        [(3, false, "3".into())]
+    );
+}
+
+#[test]
+fn retained_messages_are_given_kept_and_cleared() {
+    let (mut state, client, now) = (State::default(), ClientId::from("c"), Instant::now());
+    state.publish(None, &message("r/1", QoS::AtLeastOnce, true, "old"), now);
+    state.publish(None, &message("r/1", QoS::AtLeastOnce, true, "new"), now);
+    state.publish(None, &message("r/2", QoS::AtLeastOnce, true, "gone"), now);
+    state.publish(None, &message("r/2", QoS::AtLeastOnce, true, ""), now);
+    let connected = state.connect(&client, connect(true)).unwrap();
+    subscribe(&mut state, &client, "r/+", QoS::AtMostOnce);
+    let out = state.next_outgoing(&client, connected.generation, 1000, now);
+    assert_eq!(payloads(&out), [(0, false, "new".into())]);
+    assert!(matches!(&out[0], Outgoing::Publish(p) if p.retain));
+}
+
+#[test]
+fn a_will_is_published_when_the_connection_is_lost_only() {
+    let now = Instant::now();
+    let client = ClientId::from("c");
+    let with_will = |delay_seconds| {
+        let mut state = State::default();
+        let will = super::super::wire::Will {
+            publish: message("w", QoS::AtMostOnce, false, "bye"),
+            delay_seconds,
+        };
+        let wanted = Connect {
+            will: Some(will),
+            version: Version::V5,
+            session_expiry: Some(100),
+            ..connect(true)
+        };
+        let generation = state.connect(&client, wanted).unwrap().generation;
+        (state, generation)
+    };
+    let goodbye = |with_will| Goodbye {
+        with_will,
+        session_expiry: None,
+    };
+    let (mut state, generation) = with_will(0);
+    assert!(
+        state
+            .disconnect(&client, generation, Some(&goodbye(false)), now)
+            .is_none()
+    );
+    let (mut state, generation) = with_will(0);
+    assert!(
+        state
+            .disconnect(&client, generation, Some(&goodbye(true)), now)
+            .is_some()
+    );
+    let (mut state, generation) = with_will(0);
+    assert!(state.disconnect(&client, generation, None, now).is_some());
+    let (mut state, generation) = with_will(10);
+    assert!(state.disconnect(&client, generation, None, now).is_none());
+    assert!(state.housekeeping(now + Duration::from_secs(9)).is_empty());
+    assert_eq!(state.housekeeping(now + Duration::from_secs(10)).len(), 1);
+    let (mut state, generation) = with_will(10);
+    state.disconnect(&client, generation, None, now);
+    state.connect(
+        &client,
+        Connect {
+            version: Version::V5,
+            session_expiry: Some(100),
+            ..connect(false)
+        },
+    );
+    assert!(
+        state.housekeeping(now + Duration::from_secs(50)).is_empty(),
+        "it came back in time"
+    );
+}
+
+#[test]
+fn sessions_end_when_they_were_to_and_leave_nothing() {
+    let (mut state, client, now) = (State::default(), ClientId::from("c"), Instant::now());
+    let clean = state.connect(&client, connect(true)).unwrap();
+    assert_eq!(
+        subscribe(&mut state, &client, "a/#/b", QoS::AtMostOnce),
+        SubscribeVerdict::InvalidFilter
+    );
+    subscribe(&mut state, &client, "a", QoS::AtMostOnce);
+    state.disconnect(&client, clean.generation, None, now);
+    assert_eq!(state.sizes(), (0, 0, 0, 0));
+    assert_eq!(
+        state.publish(None, &message("a", QoS::AtLeastOnce, false, "x"), now),
+        0
+    );
+    let kept = state.connect(&client, connect(false)).unwrap();
+    assert!(!kept.session_present);
+    state.disconnect(&client, kept.generation, None, now);
+    state.housekeeping(now + V311_EXPIRY - Duration::from_secs(1));
+    assert_eq!(state.sizes().0, 1);
+    state.housekeeping(now + V311_EXPIRY);
+    assert_eq!(state.sizes().0, 0);
+}
+
+#[test]
+fn a_full_queue_is_counted_and_the_slow_subscriber_is_cut_off() {
+    let (mut state, client, now) = (State::default(), ClientId::from("c"), Instant::now());
+    let connected = state.connect(&client, connect(false)).unwrap();
+    subscribe(&mut state, &client, "a", QoS::AtLeastOnce);
+    for _ in 0..super::super::session::QUEUE_MESSAGES {
+        assert_eq!(
+            state.publish(None, &message("a", QoS::AtLeastOnce, false, "x"), now),
+            1
+        );
+    }
+    assert_eq!(
+        state.publish(None, &message("a", QoS::AtLeastOnce, false, "x"), now),
+        0
+    );
+    assert_eq!(state.counts.queue_full, 1);
+    let mut kicked = Box::pin(connected.kick.kicked());
+    let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+    assert!(kicked.as_mut().poll(&mut context).is_ready());
+}
+
+#[test]
+fn what_waits_is_bounded_for_all_together_but_everybody_has_a_share() {
+    let (mut state, now) = (State::default(), Instant::now());
+    let properties = PublishProperties {
+        user_properties: vec![("k".into(), "v".repeat(60_000))],
+        ..PublishProperties::default()
+    };
+    for n in 0..100 {
+        let client = ClientId::from(n.to_string());
+        let connected = state.connect(&client, connect(false)).unwrap();
+        subscribe(&mut state, &client, &n.to_string(), QoS::AtLeastOnce);
+        state.disconnect(&client, connected.generation, None, now);
+        for _ in 0..100 {
+            let heavy = Publish {
+                properties: Some(Box::new(properties.clone())),
+                ..message(&n.to_string(), QoS::AtLeastOnce, false, "x")
+            };
+            state.publish(None, &heavy, now);
+        }
+        state.publish(
+            None,
+            &message(&n.to_string(), QoS::AtLeastOnce, false, "small"),
+            now,
+        );
+    }
+    let held = state.held_bytes.load(std::sync::atomic::Ordering::Relaxed);
+    assert!(held > 60 << 20, "properties count: {held}");
+    assert!(held < 68 << 20, "{held}");
+    assert!(state.sessions["99"].backlog() == 1, "the small one still fits");
+    state.sessions.clear();
+    assert_eq!(state.held_bytes.load(std::sync::atomic::Ordering::Relaxed), 0);
+}
+
+#[test]
+fn one_client_cannot_take_all_sessions_or_the_whole_tree() {
+    let (mut state, now) = (State::default(), Instant::now());
+    let all: Vec<ClientId> = (0..=SESSIONS).map(|n| n.to_string().into()).collect();
+    for (n, client) in all.iter().enumerate() {
+        let connected = state.connect(client, connect(false)).unwrap();
+        // The first stays.
+        if n > 0 {
+            state.disconnect(
+                client,
+                connected.generation,
+                None,
+                now + Duration::from_secs(n as u64),
+            );
+        }
+    }
+    assert_eq!(state.sizes().0, SESSIONS);
+    assert_eq!(state.counts.sessions_evicted, 1);
+    assert!(state.sessions.contains_key("0") && !state.sessions.contains_key("1"));
+    let client = &all[0];
+    let deep = "/".repeat(super::super::MAX_LEVELS - 2);
+    let granted = (0..1_000)
+        .take_while(|n| {
+            let verdict = subscribe(&mut state, client, &format!("{n}{deep}/x"), QoS::AtMostOnce);
+            verdict != SubscribeVerdict::QuotaExceeded
+        })
+        .count();
+    assert_eq!(granted, SUBSCRIBED_LEVELS / super::super::MAX_LEVELS);
+    let generation = state.sessions[client].attached.as_ref().unwrap().generation;
+    let gone = state.unsubscribe(client, generation, &format!("0{deep}/x"));
+    assert_eq!(gone, UnsubAckReason::Success);
+    assert_eq!(
+        subscribe(&mut state, client, &format!("x{deep}/x"), QoS::AtMostOnce),
+        SubscribeVerdict::Granted(QoS::AtMostOnce)
+    );
+}
