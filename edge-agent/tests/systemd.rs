@@ -1,0 +1,78 @@
+//! The files in `systemd/`: the unit is sound and hardened, the example configuration can be used as it is.
+
+use std::{
+    path::{Path, PathBuf},
+    process::{Command, Output},
+};
+
+fn folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../systemd")
+}
+
+/// The unit with the path of the binary that was built for this test, so that its programs exist.
+fn unit(dir: &Path) -> PathBuf {
+    let text = std::fs::read_to_string(folder().join("edge-agent.service")).unwrap();
+    assert!(text.contains("/usr/local/bin/edge-agent run"));
+    let path = dir.join("edge-agent.service");
+    std::fs::write(
+        &path,
+        text.replace("/usr/local/bin/edge-agent", env!("CARGO_BIN_EXE_edge-agent")),
+    )
+    .unwrap();
+    path
+}
+
+fn systemd_analyze(arguments: &[&str], unit: &Path) -> Output {
+    let run = Command::new("systemd-analyze")
+        .args(arguments)
+        .arg(unit)
+        .env("SYSTEMD_COLORS", "0")
+        .output();
+    run.expect("systemd-analyze is part of the package systemd; make setup installs it")
+}
+
+#[test]
+fn the_unit_is_sound() {
+    let dir = tempfile::tempdir().unwrap();
+    let checked = systemd_analyze(&["verify"], &unit(dir.path()));
+    let said = String::from_utf8_lossy(&checked.stderr);
+    let ours: Vec<_> = said.lines().filter(|line| line.contains("edge-agent")).collect();
+    assert!(checked.status.success() && ours.is_empty(), "{said}");
+}
+
+#[test]
+fn the_unit_is_hardened_to_a_score_of_1_5() {
+    let dir = tempfile::tempdir().unwrap();
+    // The threshold is in tenths; above it the exit code is 1.
+    let checked = systemd_analyze(
+        &["security", "--offline=yes", "--threshold=15"],
+        &unit(dir.path()),
+    );
+    assert!(
+        checked.status.success(),
+        "{}",
+        String::from_utf8_lossy(&checked.stdout)
+    );
+}
+
+#[test]
+fn the_example_configuration_can_be_used_with_and_without_its_comments() {
+    let text = std::fs::read_to_string(folder().join("edge-agent.toml")).unwrap();
+    let open = |line: &str| {
+        let stripped = line.strip_prefix("# ").unwrap_or(line);
+        let is_example = stripped.contains(" = ") || stripped.starts_with('[');
+        if is_example && !stripped.contains(": ") {
+            stripped.to_owned()
+        } else {
+            line.to_owned()
+        }
+    };
+    let opened: Vec<_> = text.lines().map(open).collect();
+    assert!(opened.contains(&"[[generic]]".to_owned()));
+    for text in [text, opened.join("\n")] {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), &text).unwrap();
+        let config = edge_agent::config::Config::load(file.path(), |_| None);
+        assert!(config.is_ok(), "{}\n{text}", config.unwrap_err());
+    }
+}
