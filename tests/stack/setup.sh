@@ -152,6 +152,8 @@ if wanted_for check test; then
 fi
 if wanted_for test; then
   have_chromium || need chromium chromium chromium "--cask chromium"
+  # A test checks the agent's unit with it; nothing is started.
+  have systemd-analyze || need systemd systemd systemd -
 fi
 install_packages
 
