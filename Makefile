@@ -33,7 +33,7 @@ smoke: setup-demo build-rust ## bring the stack up without a browser, follow one
 	@$(STACK) smoke
 
 .PHONY: build
-build: build-rust build-web ## build every binary and the web page
+build: setup-demo build-rust build-web ## build every binary and the web page
 
 .PHONY: build-rust
 build-rust:
@@ -41,15 +41,15 @@ build-rust:
 
 .PHONY: build-web
 build-web:
-	@if [ -f $(WEB)/package.json ]; then npm --prefix $(WEB) run --silent build; fi
+	@npm --prefix $(WEB) run --silent build
 
 .PHONY: check
 check: setup-check ## formatting, clippy with warnings denied, tsc, eslint, shellcheck
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- --deny warnings
-	@for folder in $(WEB) $(BROWSER); do \
-	  if [ -f $$folder/package.json ]; then npm --prefix $$folder run check && npm --prefix $$folder run lint --if-present; fi; \
-	done
+	npm --prefix $(WEB) run check
+	npm --prefix $(WEB) run lint
+	npm --prefix $(BROWSER) run check
 	@git ls-files --cached --others --exclude-standard -z -- '*.sh' .ci/run | xargs -0 -r shellcheck && echo "shellcheck: clean"
 
 .PHONY: test
@@ -61,11 +61,11 @@ test-rust: setup build-rust ## the Rust tests alone: unit tests, and e2e against
 
 .PHONY: test-web
 test-web: setup ## the web app's own tests
-	@if [ -f $(WEB)/package.json ]; then npm --prefix $(WEB) test; fi
+	npm --prefix $(WEB) test
 
 .PHONY: test-browser
 test-browser: setup build-rust ## Playwright in Chromium against the whole stack
-	@if [ -f $(BROWSER)/package.json ]; then $(STACK) run -- npm --prefix $(BROWSER) test; fi
+	$(STACK) run -- npm --prefix $(BROWSER) test
 
 .PHONY: setup-demo setup-check
 setup-demo:
