@@ -10,11 +10,17 @@ use tokio::time::Instant;
 
 use crate::classify::{Poison, Row, Source, classify};
 
-/// Most records in a batch. Up to about this many an `unnest` insert is the fastest way into the table.
-pub const MAX_RECORDS: usize = 1_000;
+/// A batch of this many records is written as soon as the writer is free. Up to about this many an `unnest` insert
+/// is the fastest way into the table.
+pub const READY_RECORDS: usize = 1_000;
+/// A batch of this many payload bytes is written as soon as the writer is free: near [`READY_RECORDS`] of energy.
+pub const READY_BYTES: usize = 512 * 1024;
+/// Most records in a batch. It grows past [`READY_RECORDS`] only while the writer is busy with the one before, which
+/// is when there is a backlog. From a few thousand rows on COPY gains little more by more of them.
+pub const MAX_RECORDS: usize = 8_000;
 /// Most payload bytes in a batch. With the decoded rows beside the payload, and one batch being written while the
 /// next is filled, this keeps the sink's memory near four times this figure plus Kafka's own queue.
-pub const MAX_BYTES: usize = 1024 * 1024;
+pub const MAX_BYTES: usize = 4 * 1024 * 1024;
 /// A batch is written at the latest this long after its first record came: ten commits a second spare the
 /// flash storage of a small machine, and a reading is visible well within 300 ms.
 pub const MAX_AGE: std::time::Duration = std::time::Duration::from_millis(100);
@@ -108,7 +114,12 @@ impl Batch {
         self.items.push(item);
     }
 
-    /// True when the batch has reached its size.
+    /// True when the batch is large enough to be written before it is due.
+    pub fn is_ready(&self) -> bool {
+        self.items.len() >= READY_RECORDS || self.bytes >= READY_BYTES
+    }
+
+    /// True when the batch takes no more.
     pub fn is_full(&self) -> bool {
         self.items.len() >= MAX_RECORDS || self.bytes >= MAX_BYTES
     }
@@ -174,11 +185,16 @@ mod tests {
         assert!(!batch.is_full() && batch.due().is_none());
         batch.push(raw(Source::Plug, 0, 1, b"x"), 1, now());
         assert_eq!(batch.due(), Some(Instant::now() + MAX_AGE));
-        assert!(!batch.is_full());
+        assert!(!batch.is_ready());
         for offset in 2..=MAX_RECORDS as i64 {
+            assert!(!batch.is_full());
             batch.push(raw(Source::Plug, 0, offset, b"x"), 1, now());
+            assert_eq!(batch.is_ready(), offset >= READY_RECORDS as i64);
         }
         assert!(batch.is_full());
+        let mut batch = Batch::default();
+        batch.push(raw(Source::Plug, 0, 1, &vec![b'x'; READY_BYTES]), 1, now());
+        assert!(batch.is_ready() && !batch.is_full());
         let mut batch = Batch::default();
         batch.push(raw(Source::Plug, 0, 1, &vec![b'x'; MAX_BYTES]), 1, now());
         assert!(batch.is_full());

@@ -131,7 +131,7 @@ pub async fn run(
             () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {}
             _ = second.tick() => metrics.refresh_behind(Utc::now().timestamp_millis()),
         }
-        let ready = next.is_full() || next.due().is_some_and(|due| due <= Instant::now());
+        let ready = next.is_ready() || next.due().is_some_and(|due| due <= Instant::now());
         if writing.is_none() && ready {
             writing = Some(Writing {
                 since: Instant::now(),

@@ -9,7 +9,8 @@
 //! `homelab.dead-letter`, acknowledged by the broker before its offset is stored.
 //!
 //! ```text
-//! consume (librdkafka's queue, 8 MiB) -> Batch (1,000 records, 1 MiB, 100 ms) -> write (one transaction)
+//! consume (librdkafka's queue, 8 MiB) -> Batch (1,000 records, 1 MiB, 100 ms; more while a backlog is there)
+//!    ^                                      -> write (one transaction)
 //!    ^                                                                             |  dead letters
 //!    +--------------------------- offsets are stored <-----------------------------+
 //! ```
@@ -22,6 +23,7 @@ mod bisect;
 mod classify;
 mod config;
 mod consume;
+mod copy;
 mod dead_letter;
 mod metrics;
 mod table;

@@ -29,7 +29,8 @@ pub enum Column<'a> {
 }
 
 impl Column<'_> {
-    const fn sql_type(&self) -> &'static str {
+    /// The type in SQL.
+    pub const fn sql_type(&self) -> &'static str {
         match self {
             Column::Number(_) => "double precision",
             Column::Whole(_) => "bigint",
@@ -56,7 +57,8 @@ impl Source {
         }
     }
 
-    const fn primary_key(self) -> &'static str {
+    /// The columns of the primary key, which make a row one row.
+    pub const fn primary_key(self) -> &'static str {
         match self {
             Source::Events => "id, time",
             Source::Energy | Source::Temperature | Source::Heatpump | Source::Plug => "device_id, time, id",
@@ -72,8 +74,6 @@ impl Source {
 
 fn statement(source: Source) -> String {
     let columns = columns(source, &[]);
-    // Quoted: a plug's `on` is a word of SQL's own.
-    let names: Vec<String> = columns.iter().map(|(name, _)| format!("\"{name}\"")).collect();
     let parameters: Vec<String> = (1..)
         .zip(&columns)
         .map(|(number, (_, column))| format!("${number}::{}[]", column.sql_type()))
@@ -81,10 +81,17 @@ fn statement(source: Source) -> String {
     format!(
         "insert into {table} ({names}) select * from unnest({parameters}) on conflict ({key}) do nothing",
         table = source.table(),
-        names = names.join(", "),
+        names = names(&columns),
         parameters = parameters.join(", "),
         key = source.primary_key(),
     )
+}
+
+/// The names of the columns as a list for SQL.
+pub fn names(columns: &Columns<'_>) -> String {
+    // Quoted: a plug's `on` is a word of SQL's own.
+    let names: Vec<String> = columns.iter().map(|(name, _)| format!("\"{name}\"")).collect();
+    names.join(", ")
 }
 
 /// Inserts `rows`, all of `source`. Answers how many were new. The caller owns the transaction.

@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use crate::batch::{Batch, Item};
 use crate::bisect::Bisect;
 use crate::classify::{Poison, Reason, Row, Source};
+use crate::copy::{self, COPY_ROWS};
 use crate::dead_letter::DeadLetters;
 use crate::metrics::Metrics;
 use crate::table;
@@ -69,6 +70,8 @@ impl Writer {
         // Statement texts carry no values, but a line for each would be a line for each batch.
         let options = options
             .application_name("redpanda-sink")
+            // The notice that a temporary table exists would be one for each large batch.
+            .options([("client_min_messages", "warning")])
             .disable_statement_logging();
         Self {
             options,
@@ -263,7 +266,11 @@ async fn insert_all(connection: &mut PgConnection, tables: &[Vec<(usize, &Row)>]
             continue;
         }
         let rows: Vec<&Row> = rows.iter().map(|(_, row)| *row).collect();
-        let inserted = table::insert(&mut transaction, source, &rows).await?;
+        let inserted = if rows.len() < COPY_ROWS {
+            table::insert(&mut transaction, source, &rows).await?
+        } else {
+            copy::insert(&mut transaction, source, &rows).await?
+        };
         written.inserted += inserted;
         written.duplicates += rows.len() as u64 - inserted;
     }
