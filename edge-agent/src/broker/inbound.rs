@@ -3,7 +3,7 @@
 use std::{
     collections::VecDeque,
     sync::{Arc, atomic::Ordering},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use tokio::sync::oneshot;
@@ -19,6 +19,9 @@ use super::{
 
 /// Publishes of one connection that wait for the disk; also the receive maximum told to version 5 clients.
 pub const PENDING_ACKS: u16 = 128;
+/// A publisher pauses for this when a subscriber falls behind: one that reads catches up before its queue is full, and
+/// one that does not is cut off a few seconds later. A device that sends a few messages a second never notices.
+const CROWDED_PAUSE: Duration = Duration::from_millis(1);
 /// Topic aliases a version 5 client may set.
 pub const TOPIC_ALIASES: u16 = 32;
 
@@ -112,9 +115,13 @@ impl Connection {
         };
         self.acknowledge_later(qos, pkid, Verdict::Accepted, disk);
         if whole && begun == Begun::New {
-            self.broker
+            let routed = self
+                .broker
                 .state()
                 .publish(Some(&self.client), &publish, Instant::now());
+            if routed.crowded {
+                tokio::time::sleep(CROWDED_PAUSE).await;
+            }
         }
         Ok(())
     }

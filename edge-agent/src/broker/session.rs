@@ -182,6 +182,8 @@ pub struct Session {
 pub enum Queued {
     /// It waits for the client.
     Waiting,
+    /// It waits, and the queue of a connected client is more than half full.
+    Crowded,
     /// The client is away and the message is not to be kept (QoS 0).
     Away,
     /// The queue is full.
@@ -268,7 +270,11 @@ impl Session {
         }
         self.hold(delivery.bytes());
         self.queue.push_back(delivery);
-        Queued::Waiting
+        if self.attached.is_some() && (self.queue.len() > most / 2 || bytes > most_bytes / 2) {
+            Queued::Crowded
+        } else {
+            Queued::Waiting
+        }
     }
 
     fn hold(&mut self, bytes: usize) {

@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use edge_agent::{
-    broker::{Access, Anonymous, Broker, Captured, Limits, Settings},
+    broker::{Access, Anonymous, Broker, Captured, Limits, Settings, Stats},
     clock::{Clock, SegmentId},
     config::Config,
 };
@@ -148,6 +148,19 @@ impl Door {
             .await
             .expect("a captured message in time")
             .expect("the broker is there")
+    }
+
+    /// Waits until the broker's figures satisfy `wanted`.
+    pub async fn until(&self, what: &str, wanted: impl Fn(&Stats) -> bool) {
+        let until = tokio::time::Instant::now() + DEADLINE;
+        loop {
+            let stats = self.broker.stats();
+            if wanted(&stats) {
+                return;
+            }
+            assert!(tokio::time::Instant::now() < until, "{what}: {stats:?}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
     }
 
     pub fn stop(&self) {

@@ -24,7 +24,7 @@ pub struct Welcome {
 pub struct Client {
     pub stream: TcpStream,
     pub version: Version,
-    inbox: Vec<u8>,
+    inbox: bytes::BytesMut,
     /// Messages that came while something else was waited for.
     pub messages: VecDeque<Message>,
     next_pkid: u16,
@@ -41,7 +41,7 @@ impl Client {
         Self {
             stream,
             version,
-            inbox: Vec::new(),
+            inbox: bytes::BytesMut::new(),
             messages: VecDeque::new(),
             next_pkid: 0,
         }

@@ -363,7 +363,7 @@ pub enum Packet {
 }
 
 /// Takes the first packet off `bytes`, if it is whole.
-pub fn read(version: Version, bytes: &mut Vec<u8>) -> Option<Packet> {
+pub fn read(version: Version, bytes: &mut bytes::BytesMut) -> Option<Packet> {
     let (mut len, mut at) = (0, 1);
     loop {
         let byte = *bytes.get(at)?;
@@ -376,7 +376,7 @@ pub fn read(version: Version, bytes: &mut Vec<u8>) -> Option<Packet> {
     if bytes.len() < at + len {
         return None;
     }
-    let frame: Vec<u8> = bytes.drain(..at + len).collect();
+    let frame = bytes.split_to(at + len);
     let mut body = Cursor(&frame[at..]);
     let five = version == Version::V5;
     let packet = match frame[0] >> 4 {

@@ -67,6 +67,15 @@ pub struct State {
     pub counts: Counts,
 }
 
+/// What became of a message.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Routed {
+    /// Sessions that get it.
+    pub sessions: usize,
+    /// One of them is connected and falls behind.
+    pub crowded: bool,
+}
+
 /// A connection that was let in.
 pub struct Connected {
     /// Tells it apart from others of the same client id.
@@ -235,8 +244,8 @@ impl State {
         wills
     }
 
-    /// Retains and routes a message. Answers how many sessions get it.
-    pub fn publish(&mut self, publisher: Option<&str>, publish: &Publish, now: Instant) -> usize {
+    /// Retains and routes a message.
+    pub fn publish(&mut self, publisher: Option<&str>, publish: &Publish, now: Instant) -> Routed {
         let expires = publish
             .properties
             .as_ref()
@@ -249,7 +258,7 @@ impl State {
         let sessions = &self.sessions;
         let online = |client: &ClientId| sessions.get(client).is_some_and(|s| s.attached.is_some());
         let receivers = self.subscriptions.receivers(&publish.topic, publisher, &online);
-        let mut reached = 0;
+        let mut routed = Routed::default();
         for (client, receiver) in receivers {
             let Some(session) = self.sessions.get_mut(&client) else {
                 continue;
@@ -264,7 +273,11 @@ impl State {
                 expires,
             };
             match session.push(delivery) {
-                Queued::Waiting => reached += 1,
+                Queued::Waiting => routed.sessions += 1,
+                Queued::Crowded => {
+                    routed.sessions += 1;
+                    routed.crowded = true;
+                }
                 Queued::Away => {}
                 Queued::Full => {
                     self.counts.queue_full += 1;
@@ -272,8 +285,8 @@ impl State {
                 }
             }
         }
-        self.counts.routed += reached as u64;
-        reached
+        self.counts.routed += routed.sessions as u64;
+        routed
     }
 
     /// Hands a message of the agent's to the sessions that are connected now, at QoS 0 and for a few seconds, so that
@@ -297,7 +310,7 @@ impl State {
                 expires: Some(now + NOW),
             };
             match session.push(delivery) {
-                Queued::Waiting => reached += 1,
+                Queued::Waiting | Queued::Crowded => reached += 1,
                 Queued::Away => {}
                 Queued::Full => {
                     self.counts.queue_full += 1;

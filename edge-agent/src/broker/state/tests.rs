@@ -220,7 +220,9 @@ fn sessions_end_when_they_were_to_and_leave_nothing() {
     state.disconnect(&client, clean.generation, None, now);
     assert_eq!(state.sizes(), (0, 0, 0, 0));
     assert_eq!(
-        state.publish(None, &message("a", QoS::AtLeastOnce, false, "x"), now),
+        state
+            .publish(None, &message("a", QoS::AtLeastOnce, false, "x"), now)
+            .sessions,
         0
     );
     let kept = state.connect(&client, connect(false)).unwrap();
@@ -239,12 +241,16 @@ fn a_full_queue_is_counted_and_the_slow_subscriber_is_cut_off() {
     subscribe(&mut state, &client, "a", QoS::AtLeastOnce);
     for _ in 0..super::super::session::QUEUE_MESSAGES {
         assert_eq!(
-            state.publish(None, &message("a", QoS::AtLeastOnce, false, "x"), now),
+            state
+                .publish(None, &message("a", QoS::AtLeastOnce, false, "x"), now)
+                .sessions,
             1
         );
     }
     assert_eq!(
-        state.publish(None, &message("a", QoS::AtLeastOnce, false, "x"), now),
+        state
+            .publish(None, &message("a", QoS::AtLeastOnce, false, "x"), now)
+            .sessions,
         0
     );
     assert_eq!(state.counts.queue_full, 1);
