@@ -13,7 +13,7 @@ use serde::Deserialize;
 use toml::{Table, Value};
 
 use crate::{
-    broker::Anonymous,
+    broker::{Anonymous, Users, UsersError},
     clock::Source,
     decode::{Decoders, GenericRoute, Route},
 };
@@ -29,6 +29,10 @@ pub struct Config {
     pub mqtt_listen: SocketAddr,
     /// Who may connect without a user.
     pub anonymous: Anonymous,
+    /// Users and access lists.
+    pub users: Users,
+    /// The file they came from, to be read again at SIGHUP.
+    pub users_file: Option<PathBuf>,
     /// Most MQTT connections at a time.
     pub max_connections: usize,
     /// Where `/status` and `/metrics` are served.
@@ -66,6 +70,9 @@ pub enum ConfigError {
         /// What the parser says, with line and column.
         message: String,
     },
+    /// The file of users cannot be used.
+    #[error("mqtt.users_file: {0}")]
+    Users(#[from] UsersError),
     /// A value is not usable.
     #[error("{key}: {message}")]
     Value {
@@ -77,11 +84,12 @@ pub enum ConfigError {
 }
 
 /// Variables that override a key of the file. A number or a boolean is taken as such where the key wants one.
-const OVERRIDES: [(&str, &[&str]); 12] = [
+const OVERRIDES: [(&str, &[&str]); 13] = [
     ("EDGE_AGENT_AGENT", &["agent"]),
     ("EDGE_AGENT_DATA_DIR", &["data_dir"]),
     ("EDGE_AGENT_MQTT_LISTEN", &["mqtt", "listen"]),
     ("EDGE_AGENT_MQTT_ANONYMOUS", &["mqtt", "anonymous"]),
+    ("EDGE_AGENT_MQTT_USERS_FILE", &["mqtt", "users_file"]),
     ("EDGE_AGENT_MQTT_MAX_CONNECTIONS", &["mqtt", "max_connections"]),
     ("EDGE_AGENT_ADMIN_LISTEN", &["admin", "listen"]),
     ("EDGE_AGENT_KAFKA_BOOTSTRAP", &["kafka", "bootstrap"]),
@@ -123,6 +131,7 @@ struct Raw {
 struct RawMqtt {
     listen: SocketAddr,
     anonymous: Anonymous,
+    users_file: Option<PathBuf>,
     max_connections: usize,
 }
 
@@ -132,6 +141,7 @@ impl Default for RawMqtt {
         Self {
             listen: ([127, 0, 0, 1], 1883).into(),
             anonymous: Anonymous::default(),
+            users_file: None,
             max_connections: 1_000,
         }
     }
@@ -264,6 +274,14 @@ impl Config {
             data_dir: raw.data_dir,
             mqtt_listen: raw.mqtt.listen,
             anonymous: raw.mqtt.anonymous,
+            users: raw
+                .mqtt
+                .users_file
+                .as_deref()
+                .map(Users::load)
+                .transpose()?
+                .unwrap_or_default(),
+            users_file: raw.mqtt.users_file,
             max_connections: raw.mqtt.max_connections,
             admin_listen: raw.admin.listen,
             kafka_bootstrap: raw.kafka.bootstrap,
@@ -349,6 +367,15 @@ mod tests {
         assert_eq!(config.buffer.max_bytes, 32 << 20);
         assert_eq!(config.clock_source, Source::Trusted);
         assert_eq!(config.anonymous, Anonymous::Never);
+    }
+
+    #[test]
+    fn a_file_of_users_that_is_missing_is_named() {
+        let error = load(SMALL, &[("EDGE_AGENT_MQTT_USERS_FILE", "/does/not/exist.toml")]).unwrap_err();
+        assert!(
+            error.contains("mqtt.users_file") && error.contains("exist.toml"),
+            "{error}"
+        );
     }
 
     #[test]

@@ -32,13 +32,13 @@ mod tasks;
 mod timekeeping;
 pub mod topic_filter;
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, sync::Notify};
 use tokio_util::sync::CancellationToken;
 
-use broker::{Access, Broker};
+use broker::{Access, Broker, Users};
 use config::Config;
 use tasks::Tasks;
 
@@ -56,6 +56,7 @@ pub struct Agent {
     buffer: recovery::Opened,
     mqtt: TcpListener,
     admin: TcpListener,
+    reload: Arc<Notify>,
 }
 
 /// Opens the buffer and binds the ports. Ports may be 0: see [`Agent::mqtt_address`].
@@ -75,6 +76,7 @@ pub async fn build(config: Config) -> anyhow::Result<Agent> {
         buffer,
         mqtt,
         admin,
+        reload: Arc::default(),
     })
 }
 
@@ -89,6 +91,11 @@ impl Agent {
         self.admin.local_addr()
     }
 
+    /// Each time it is notified, users and access lists are read again; if they cannot be used, the old ones stay.
+    pub fn reload(&self) -> Arc<Notify> {
+        self.reload.clone()
+    }
+
     /// Runs until `stop`, or until a part of it fails, which is an error.
     pub async fn run(self, stop: CancellationToken) -> anyhow::Result<()> {
         let Agent {
@@ -96,6 +103,7 @@ impl Agent {
             buffer: recovery::Opened { buffer, damaged },
             mqtt,
             admin,
+            reload,
         } = self;
         let (data_dir, bootstrap) = (config.data_dir.clone(), config.kafka_bootstrap);
         let boot_id = clock::boot_id();
@@ -104,7 +112,7 @@ impl Agent {
 
         let (captures, presence) = (decoders.clone(), presence::Presence::default());
         let settings = broker::Settings {
-            access: Access::new(config.anonymous),
+            access: Access::with_users(config.anonymous, config.users),
             captures: Box::new(move |topic| captures.captures(topic) || presence.covers(topic)),
             max_connections: config.max_connections,
         };
@@ -123,6 +131,10 @@ impl Agent {
                 Ok(())
             }
         });
+        tasks.spawn(
+            "users",
+            keep_users(config.users_file, broker.clone(), reload, stop.clone()),
+        );
         let lane = forward::Settings {
             agent: config.agent.clone(),
             bootstrap: bootstrap.clone(),
@@ -209,6 +221,32 @@ impl Agent {
             recovery::mark_damaged(&data_dir);
         }
         outcome
+    }
+}
+
+/// Reads users and access lists again whenever `reload` is notified.
+async fn keep_users(
+    file: Option<PathBuf>,
+    broker: Arc<Broker>,
+    reload: Arc<Notify>,
+    stop: CancellationToken,
+) -> anyhow::Result<()> {
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return Ok(()),
+            () = reload.notified() => {}
+        }
+        let Some(file) = &file else {
+            tracing::info!("there is no mqtt.users_file to read again");
+            continue;
+        };
+        match Users::load(file) {
+            Ok(users) => {
+                broker.replace_users(users);
+                tracing::info!("users and access lists were read again");
+            }
+            Err(error) => tracing::error!(%error, "users and access lists cannot be used; the old ones stay"),
+        }
     }
 }
 

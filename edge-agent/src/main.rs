@@ -42,6 +42,8 @@ enum Command {
     Check,
     /// Print what the running agent's /status says.
     Status,
+    /// Read a password from standard input and print its hash for the file of users.
+    HashPassword,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -55,6 +57,9 @@ enum LogFormat {
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     start_log(arguments.log_format);
+    if matches!(arguments.command, Command::HashPassword) {
+        return finish(hash_password());
+    }
     let config = match Config::load(&arguments.config, |name| std::env::var(name).ok()) {
         Ok(config) => config,
         Err(error) => {
@@ -72,8 +77,13 @@ fn main() -> ExitCode {
             Ok(())
         }
         Command::Status => status(&config),
+        Command::HashPassword => unreachable!("handled before the configuration is read"),
         Command::Run => run(config),
     };
+    finish(outcome)
+}
+
+fn finish(outcome: anyhow::Result<()>) -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -136,7 +146,33 @@ async fn run(config: Config) -> anyhow::Result<()> {
             std::process::exit(EXIT_BROKEN);
         }
     });
+    let reload = agent.reload();
+    let mut hangup = signal(SignalKind::hangup()).context("listening for SIGHUP")?;
+    tokio::spawn({
+        async move {
+            while hangup.recv().await.is_some() {
+                reload.notify_one();
+            }
+        }
+    });
     agent.run(stop).await
+}
+
+/// One line of standard input, so that no password stands in a process list or a shell's history.
+fn hash_password() -> anyhow::Result<()> {
+    if std::io::stdin().is_terminal() {
+        report("type the password and press Enter (it is shown)");
+    }
+    let mut password = String::new();
+    std::io::stdin()
+        .read_line(&mut password)
+        .context("reading the password")?;
+    let password = password.trim_end_matches(['\r', '\n']);
+    anyhow::ensure!(!password.is_empty(), "the password is empty");
+    let hash =
+        edge_agent::broker::hash_password(password).map_err(|error| anyhow::anyhow!("hashing: {error}"))?;
+    print(&format!("{hash}\n"));
+    Ok(())
 }
 
 /// A plain HTTP/1.0 request: the answer ends with the connection, so no HTTP client is needed.

@@ -11,14 +11,14 @@ fn folder() -> PathBuf {
 
 /// The unit with the path of the binary that was built for this test, so that its programs exist.
 fn unit(dir: &Path) -> PathBuf {
-    let text = std::fs::read_to_string(folder().join("edge-agent.service")).unwrap();
+    let text = std::fs::read_to_string(folder().join("edge-agent.service")).expect("the unit is there");
     assert!(text.contains("/usr/local/bin/edge-agent run"));
     let path = dir.join("edge-agent.service");
     std::fs::write(
         &path,
         text.replace("/usr/local/bin/edge-agent", env!("CARGO_BIN_EXE_edge-agent")),
     )
-    .unwrap();
+    .expect("the test's folder can be written");
     path
 }
 

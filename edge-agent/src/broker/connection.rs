@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Broker, CaptureRefused,
+    access::Rights,
     handshake::{self, Refusal, refuse},
     inbound::{PENDING_ACKS, PendingAck, TOPIC_ALIASES, front_ready},
     outbound::{OUR_ALIASES, farewell},
@@ -83,10 +84,13 @@ pub async fn run(broker: Arc<Broker>, stream: TcpStream, peer: SocketAddr, stop:
             }
         },
     };
-    if let Err(refusal) = handshake::admit(&broker, peer.ip(), &connect) {
-        refuse(&broker, reader.stream, peer, refusal).await;
-        return;
-    }
+    let rights = match handshake::admit(&broker, peer.ip(), &connect).await {
+        Ok(rights) => rights,
+        Err(refusal) => {
+            refuse(&broker, reader.stream, peer, refusal).await;
+            return;
+        }
+    };
     let version = connect.version;
     let keep_alive = connect.keep_alive;
     let our_aliases = connect.topic_alias_max.min(OUR_ALIASES);
@@ -116,6 +120,7 @@ pub async fn run(broker: Arc<Broker>, stream: TcpStream, peer: SocketAddr, stop:
         out: BytesMut::new(),
         version,
         client: client.clone(),
+        rights,
         keeps_its_id,
         generation: connected.generation,
         pending: VecDeque::new(),
@@ -152,6 +157,7 @@ pub struct Connection {
     pub(super) out: BytesMut,
     pub(super) version: Version,
     pub(super) client: ClientId,
+    pub(super) rights: Rights,
     /// The client chose its id, so a resend of it can be told.
     pub(super) keeps_its_id: bool,
     pub(super) generation: u64,
@@ -302,7 +308,7 @@ impl Connection {
             if shared && filter.no_local {
                 return Err(broken_rule("no-local on a shared subscription"));
             }
-            verdicts.push(if self.broker.settings.access.may_subscribe(&filter.path) {
+            verdicts.push(if self.rights.may_subscribe(&filter.path) {
                 self.broker.state().subscribe(
                     &self.client,
                     self.generation,

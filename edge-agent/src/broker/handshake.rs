@@ -10,6 +10,7 @@ use tokio::net::TcpStream;
 
 use super::{
     Broker,
+    access::{Refused, Rights},
     connection::End,
     outbound::farewell,
     reader::{Frame, Reader},
@@ -97,8 +98,8 @@ fn malformed(version: Version, error: &Malformed) -> Refusal {
     }
 }
 
-/// Whether a client is let in.
-pub fn admit(broker: &Broker, peer: IpAddr, connect: &Connect) -> Result<(), Refusal> {
+/// Whether a client is let in, and what it may do then.
+pub async fn admit(broker: &Broker, peer: IpAddr, connect: &Connect) -> Result<Rights, Refusal> {
     let version = connect.version;
     let refuse = |code, why: &str| {
         Err(Refusal {
@@ -126,9 +127,17 @@ pub fn admit(broker: &Broker, peer: IpAddr, connect: &Connect) -> Result<(), Ref
             "the client id is too long or has control characters",
         );
     }
-    if let Err(error) = broker.settings.access.connect(peer) {
-        return refuse(ConnectCode::NotAuthorized, &error.to_string());
-    }
+    let access = &broker.settings.access;
+    let rights = match access
+        .connect(peer, connect.login.as_ref(), &connect.client_id)
+        .await
+    {
+        Ok(rights) => rights,
+        Err(error @ Refused::Anonymous) => return refuse(ConnectCode::NotAuthorized, &error.to_string()),
+        Err(error @ Refused::WrongLogin) => {
+            return refuse(ConnectCode::BadUserNamePassword, &error.to_string());
+        }
+    };
     if let Some(will) = &connect.will
         && !sound_topic(&will.publish.topic)
     {
@@ -137,7 +146,16 @@ pub fn admit(broker: &Broker, peer: IpAddr, connect: &Connect) -> Result<(), Ref
             "the will's topic is not a topic name",
         );
     }
-    Ok(())
+    // Said now: when the will is due there is nobody left to tell.
+    if let Some(will) = &connect.will
+        && !rights.may_publish(&will.publish.topic)
+    {
+        return refuse(
+            ConnectCode::NotAuthorized,
+            "the client may not publish on its will's topic",
+        );
+    }
+    Ok(rights)
 }
 
 /// Sends a client away that was not let in.

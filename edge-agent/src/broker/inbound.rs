@@ -90,7 +90,7 @@ impl Connection {
             }
             self.open.insert(pkid);
         }
-        if !self.broker.settings.access.may_publish(&publish.topic) {
+        if !self.rights.may_publish(&publish.topic) {
             if self.broker.counters.denied.fetch_add(1, Ordering::Relaxed) == 0 {
                 tracing::warn!(client = %self.client, "a client published where it may not; further ones are only counted");
             }

@@ -17,13 +17,11 @@ mod retained;
 mod session;
 mod state;
 mod subscriptions;
+mod users;
 mod wire;
 
 use std::{
-    sync::{
-        Arc, Mutex, MutexGuard,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, Mutex, MutexGuard, atomic::AtomicU64},
     time::{Duration, Instant},
 };
 
@@ -36,6 +34,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use access::{Access, Anonymous};
 pub use subscriptions::MAX_LEVELS;
+pub use users::{Users, UsersError, hash_password};
 
 use crate::clock::{Clock, Stamp};
 
@@ -280,16 +279,18 @@ impl Broker {
         }
     }
 
+    /// Replaces users and access lists for connections to come; those there are keep what they came in by.
+    pub fn replace_users(&self, users: Users) {
+        self.settings.access.replace_users(users);
+    }
+
     fn captures(&self, topic: &str) -> bool {
         (self.settings.captures)(topic)
     }
 
-    /// A will is a message of its client: captured like one, though nobody is left to acknowledge to.
+    /// A will is a message of its client: captured like one, though nobody is left to acknowledge to. Whether it may be
+    /// published was decided when its client was let in.
     async fn accept_will(&self, client: &str, will: wire::Publish) {
-        if !self.settings.access.may_publish(&will.topic) {
-            self.counters.denied.fetch_add(1, Ordering::Relaxed);
-            return;
-        }
         if self.captures(&will.topic) {
             let captured = Captured {
                 stamp: self.clock.stamp(),

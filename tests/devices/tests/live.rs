@@ -10,7 +10,6 @@ use devices::{House, Inventory, Options, Pace, PumpBehaviour};
 use edge_agent::broker::{Access, Anonymous, Broker, Captured, CapturedPayload, Settings};
 use edge_agent::clock::{Clock, SegmentId};
 use edge_agent::decode::{Decoded, Decoders, Route};
-use rumqttd::protocol::QoS;
 use telemetry::{Heatpump, Plug, Reading};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
@@ -121,11 +120,10 @@ impl Running {
     /// Publishes as the agent does, once somebody listens.
     async fn command(&self, topic: &str, payload: &str) {
         within(topic, async {
-            while self.broker.publish(
-                topic,
-                Bytes::copy_from_slice(payload.as_bytes()),
-                QoS::AtLeastOnce,
-            ) == 0
+            while self
+                .broker
+                .publish_now(topic, Bytes::copy_from_slice(payload.as_bytes()))
+                == 0
             {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
@@ -209,11 +207,7 @@ async fn every_device_is_heard_and_commands_are_obeyed() {
     // Offline nobody listens; back online it still has its settings.
     house.pump.send_replace(PumpBehaviour::Offline);
     within("the pump is offline", async {
-        while house
-            .broker
-            .publish(WRITE, Bytes::from_static(b"{}"), QoS::AtLeastOnce)
-            > 0
-        {
+        while house.broker.publish_now(WRITE, Bytes::from_static(b"{}")) > 0 {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     })
