@@ -10,6 +10,7 @@ mod agent;
 mod both;
 mod capture;
 mod client;
+mod clients;
 mod crowds;
 mod delivery;
 mod five;
