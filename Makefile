@@ -67,6 +67,15 @@ test-web: setup ## the web app's own tests
 test-browser: setup build-rust ## Playwright in Chromium against the whole stack
 	$(STACK) run -- npm --prefix $(BROWSER) test
 
+.PHONY: bench-ws
+bench-ws: setup-demo ## energy-ws: delays, throughput, memory of a client; one JSON line (docs/PERFORMANCE.md)
+	@cargo build --release --locked -p energy-ws -p bench-ws --bins
+	@target/release/bench-ws
+
+.PHONY: test-gitops
+test-gitops: ## the Flux tree: rendered, against schemas and a real API server, and by rule (the first time about 12 minutes)
+	@tests/gitops/run.sh
+
 .PHONY: setup-demo setup-check
 setup-demo:
 	@$(SETUP) demo

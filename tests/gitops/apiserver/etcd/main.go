@@ -1,0 +1,12 @@
+// etcd, where the API server of the test keeps what is applied.
+package main
+
+import (
+	"os"
+
+	"go.etcd.io/etcd/server/v3/etcdmain"
+)
+
+func main() {
+	etcdmain.Main(os.Args)
+}

