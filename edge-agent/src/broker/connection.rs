@@ -93,6 +93,7 @@ pub async fn run(broker: Arc<Broker>, stream: TcpStream, peer: SocketAddr, stop:
     };
     let version = connect.version;
     let keep_alive = connect.keep_alive;
+    let max_packet_bytes = connect.max_packet_size.map_or(usize::MAX, |n| n as usize);
     let our_aliases = connect.topic_alias_max.min(OUR_ALIASES);
     let assigned = connect
         .client_id
@@ -128,6 +129,7 @@ pub async fn run(broker: Arc<Broker>, stream: TcpStream, peer: SocketAddr, stop:
         aliases: HashMap::new(),
         our_aliases: HashMap::new(),
         our_aliases_max: our_aliases,
+        max_packet_bytes,
         oversize_seen: false,
         heard: tokio::time::Instant::now(),
         keep_alive: (keep_alive > 0).then(|| Duration::from_millis(u64::from(keep_alive) * 1_500)),
@@ -167,6 +169,8 @@ pub struct Connection {
     pub(super) aliases: HashMap<u16, Arc<str>>,
     pub(super) our_aliases: HashMap<Arc<str>, u16>,
     pub(super) our_aliases_max: u16,
+    /// Largest packet the client takes.
+    pub(super) max_packet_bytes: usize,
     /// One that sends payloads too large to pass on is named once.
     pub(super) oversize_seen: bool,
     pub(super) heard: tokio::time::Instant,

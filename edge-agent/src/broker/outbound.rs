@@ -18,6 +18,8 @@ use super::{
 
 /// Topic aliases we set towards a version 5 client, if it takes as many: a dashboard sees some tens of topics.
 pub const OUR_ALIASES: u16 = 64;
+/// What an alias can add to a packet: itself, and a byte for each of two lengths.
+const ALIAS_BYTES: usize = 5;
 /// Bytes of messages written in one go.
 const WRITE_BATCH_BYTES: usize = 64 * 1024;
 /// A client that is sent away is given this long to hear why.
@@ -44,8 +46,13 @@ impl Connection {
         })
     }
 
-    /// The first topics get an alias each, and go by it afterwards.
+    /// The first topics get an alias each, and go by it afterwards, as long as the packet stays one the client takes.
     fn set_alias(&mut self, publish: &mut Publish) {
+        if self.our_aliases_max == 0
+            || wire::publish_len(self.version, publish) + ALIAS_BYTES > self.max_packet_bytes
+        {
+            return;
+        }
         let used = u16::try_from(self.our_aliases.len()).unwrap_or(u16::MAX);
         let alias = match self.our_aliases.get(&publish.topic) {
             Some(alias) => {

@@ -38,6 +38,18 @@ async fn maximum_packet_size() {
     );
     client.subscribe("a/r", 1).await;
     assert_eq!(client.rest().await, []);
+    // Nor may an alias of ours add what is too much.
+    let connect = five("small alias")
+        .number(prop::MAX_PACKET, 64)
+        .number(prop::ALIAS_MAXIMUM, 5);
+    let (mut aliased, _) = Client::connect_with(agent.mqtt, &connect).await;
+    aliased.subscribe("a/b", 1).await;
+    for len in [45, 49, 50, 54, 51, 54] {
+        other.publish(Message::new("a/b", "x".repeat(len), 1)).await;
+        let message = aliased.message().await;
+        assert_eq!(message.payload.len(), len);
+        assert!(message.write(V5).len() <= 64, "{message:?}");
+    }
     // Nor may what waits from another connection break the new limit.
     let kept = Connect::kept(V5, "shrinking");
     let (mut client, _) = Client::connect_with(agent.mqtt, &kept).await;
