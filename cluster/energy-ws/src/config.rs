@@ -1,11 +1,17 @@
 //! Settings of the service, from environment variables.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use service::{AuthSettings, ConfigError, Env, config};
 
+use crate::protocol::PING_AFTER;
+
 /// Connections one user may have by default: half of all, so that one user's runaway pages leave room for others.
 const DEFAULT_USER_CONNECTIONS: usize = crate::seats::CONNECTIONS / 2;
+
+/// Longest silence before a ping that is taken: a connection that is dead must be found within minutes.
+const MAX_PING_SECONDS: u64 = 300;
 
 /// Checked settings.
 #[derive(Clone, Debug)]
@@ -22,6 +28,8 @@ pub struct Settings {
     pub allowed_origins: Vec<String>,
     /// Connections one user may have.
     pub user_connections: usize,
+    /// Silence after which a client is pinged; after three times that it is gone.
+    pub ping_after: Duration,
 }
 
 impl Settings {
@@ -36,6 +44,11 @@ impl Settings {
         if user_connections == 0 {
             return Err(ConfigError::invalid("USER_CONNECTIONS", "must be at least 1"));
         }
+        let ping_seconds = env.parsed("PING_SECONDS", PING_AFTER.as_secs())?;
+        if !(1..=MAX_PING_SECONDS).contains(&ping_seconds) {
+            let reason = format!("must be 1 to {MAX_PING_SECONDS}");
+            return Err(ConfigError::invalid("PING_SECONDS", reason));
+        }
         Ok(Self {
             listen_address: config::listen_address(env)?,
             metrics_address: config::metrics_address(env)?,
@@ -43,6 +56,7 @@ impl Settings {
             auth: AuthSettings::from_env(env)?,
             allowed_origins,
             user_connections,
+            ping_after: Duration::from_secs(ping_seconds),
         })
     }
 }
@@ -70,10 +84,12 @@ mod tests {
             ("OIDC_AUDIENCES", "homelab"),
             ("ALLOWED_ORIGINS", "https://house.example, http://127.0.0.1:5173/"),
             ("USER_CONNECTIONS", "7"),
+            ("PING_SECONDS", "30"),
         ];
         let settings = Settings::from_env(&Env::of(&good)).unwrap();
         assert_eq!(settings.allowed_origins.len(), 2);
         assert_eq!(settings.user_connections, 7);
+        assert_eq!(settings.ping_after, Duration::from_secs(30));
         let error = |name: &str, value: &str| {
             let pairs: Vec<_> = good
                 .iter()
@@ -96,6 +112,8 @@ mod tests {
             );
         }
         assert!(error("USER_CONNECTIONS", "0").starts_with("USER_CONNECTIONS is invalid"));
+        assert!(error("PING_SECONDS", "0").starts_with("PING_SECONDS is invalid"));
+        assert!(error("PING_SECONDS", "301").starts_with("PING_SECONDS is invalid"));
         assert!(error("USER_CONNECTIONS", "many").starts_with("USER_CONNECTIONS is invalid"));
     }
 }

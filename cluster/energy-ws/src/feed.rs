@@ -232,7 +232,15 @@ fn take(shared: &Shared, message: &BorrowedMessage<'_>, loading: &mut HashMap<Pl
             None
         }
     };
-    shared.hub.publish(place, message.offset(), appended_ms, body);
+    if shared.hub.publish(place, message.offset(), appended_ms, body) {
+        shared.metrics.breaks.inc();
+        tracing::warn!(
+            stream = stream.name(),
+            partition,
+            offset = message.offset(),
+            "records were deleted before they were read, or the topic was made anew; clients are told"
+        );
+    }
     match loading.get(&place) {
         Some(&high) if message.offset() + 1 >= high => _ = loading.remove(&place),
         Some(_) => {}

@@ -5,6 +5,7 @@
 //! client that has had everything before it. A client that is slower than the ring is long is told so and cut off;
 //! nobody is ever waited for.
 
+use std::cmp::Ordering;
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -28,7 +29,7 @@ pub const REPLAY_STEP: usize = 128;
 #[derive(Debug)]
 pub struct Entry {
     /// The process-wide order.
-    sequence: u64,
+    pub sequence: u64,
     /// The partition it came from.
     pub place: Place,
     /// Its offset there.
@@ -61,12 +62,39 @@ impl Entry {
     }
 }
 
+/// What the ring carries.
+#[derive(Clone, Debug)]
+pub enum Live {
+    /// A record.
+    Record(Arc<Entry>),
+    /// Records that nobody here has read, before the one that follows.
+    Break(Arc<Break>),
+}
+
+/// A place where a partition does not go on with the next offset.
+#[derive(Debug)]
+pub struct Break {
+    /// The process-wide order.
+    pub sequence: u64,
+    /// The partition.
+    pub place: Place,
+    /// The offset it goes on with.
+    pub next: i64,
+    /// When the last record before it was appended, in milliseconds since 1970.
+    pub from_ms: i64,
+    /// When the record that follows was appended.
+    pub to_ms: i64,
+    /// `Window`: the topic's retention took them before they were read. `Reset`: the topic was made anew.
+    pub reason: GapReason,
+}
+
 /// Records missing between a cursor and what can be replayed.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Gap {
     /// The stream.
     pub stream: Stream,
-    /// When the oldest record that follows was appended, in milliseconds since 1970; none when none follows yet.
+    /// When the oldest record that follows was appended, in milliseconds since 1970, in the partition where that is
+    /// latest; none when in one none follows yet.
     pub to_ms: Option<i64>,
     /// Why.
     pub reason: GapReason,
@@ -81,6 +109,8 @@ pub struct Step {
     pub entries: Vec<Arc<Entry>>,
     /// True when nothing was left to replay.
     pub complete: bool,
+    /// The last place in the process-wide order that this step has seen.
+    pub sequence: u64,
 }
 
 /// The window of one partition.
@@ -92,6 +122,8 @@ struct Window {
     floor: i64,
     /// The broker's next offset when last heard of: a cursor beyond it is of another life of the topic.
     high: i64,
+    /// When the last record read was appended, in milliseconds since 1970; none before the first.
+    last_ms: Option<i64>,
     /// False until the partition is known: a cursor then neither lacks anything nor is it ahead.
     known: bool,
 }
@@ -100,7 +132,7 @@ struct State {
     sequence: u64,
     next: Positions,
     windows: [Vec<Window>; 5],
-    ring: broadcast::Sender<Arc<Entry>>,
+    ring: broadcast::Sender<Live>,
 }
 
 /// See the module.
@@ -144,21 +176,25 @@ impl Hub {
         }
     }
 
-    /// A record was read. Without a body there is nothing to send, but cursors go past it.
-    pub fn publish(&self, place: Place, offset: i64, appended_ms: i64, body: Option<Body>) {
+    /// A record was read. Without a body there is nothing to send, but cursors go past it. True when it is not the one
+    /// that was due: librdkafka goes on elsewhere without a word when what it wants is gone.
+    pub fn publish(&self, place: Place, offset: i64, appended_ms: i64, body: Option<Body>) -> bool {
         let mut state = self.state();
-        if offset < state.next.get(place) {
+        let reason = match offset.cmp(&state.next.get(place)) {
+            Ordering::Equal => None,
             // The topic was made anew: what was kept belongs to its former life.
-            *state.window(place) = Window {
-                floor: offset,
-                known: true,
-                ..Window::default()
-            };
+            Ordering::Less => Some(GapReason::Reset),
+            // Nobody writes transactions or compacts: what is missing was deleted before it was read.
+            Ordering::Greater => Some(GapReason::Window),
+        };
+        if let Some(reason) = reason {
+            state.break_at(place, offset, appended_ms, reason);
         }
         state.next.set(place, offset + 1);
         let window = state.window(place);
         window.high = window.high.max(offset + 1);
-        let Some(body) = body else { return };
+        window.last_ms = Some(appended_ms);
+        let Some(body) = body else { return reason.is_some() };
         state.sequence += 1;
         let message = with_cursor(&body.text, &state.next.to_cursor(appended_ms));
         let entry = Arc::new(Entry {
@@ -172,17 +208,30 @@ impl Hub {
         });
         state.window(place).keep(entry.clone());
         // Nobody may be listening; then there is nobody to tell.
-        let _ = state.ring.send(entry);
+        let _ = state.ring.send(Live::Record(entry));
+        reason.is_some()
     }
 
     /// Joins the ring: every record that is published from now on.
-    pub fn listen(&self) -> broadcast::Receiver<Arc<Entry>> {
+    pub fn listen(&self) -> broadcast::Receiver<Live> {
         self.state().ring.subscribe()
     }
 
-    /// Where the streams stand now.
-    pub fn positions(&self) -> Positions {
-        self.state().next.clone()
+    /// Where the streams stand now, and the last place in the process-wide order.
+    pub fn positions(&self) -> (Positions, u64) {
+        let state = self.state();
+        (state.next.clone(), state.sequence)
+    }
+
+    /// True when `positions` are beyond the end of a partition as last heard of.
+    pub fn is_behind(&self, streams: &[Stream], positions: &Positions) -> bool {
+        let state = self.state();
+        streams.iter().any(|&stream| {
+            let mut windows = state.windows[stream as usize].iter().enumerate();
+            windows.any(|(partition, window)| {
+                window.known && positions.get(Place { stream, partition }) > window.high
+            })
+        })
     }
 
     /// The next records of `streams` from `positions` on, which are moved behind them. When the step is complete,
@@ -192,32 +241,42 @@ impl Hub {
         let mut gaps = Vec::new();
         let mut entries = Vec::new();
         for &stream in streams {
-            let mut missing = None;
+            let mut missing: Option<Gap> = None;
             for (partition, window) in state.windows[stream as usize].iter().enumerate() {
                 let place = Place { stream, partition };
                 let wanted = positions.get(place);
-                if window.known && wanted > window.high {
-                    missing = Some(GapReason::Reset);
-                    positions.set(place, state.next.get(place));
-                } else if window.known && wanted < window.floor {
-                    missing = missing.or(Some(GapReason::Window));
+                let reason = match window.known {
+                    true if wanted > window.high => Some(GapReason::Reset),
+                    true if wanted < window.floor => Some(GapReason::Window),
+                    _ => None,
+                };
+                if reason.is_some() {
                     positions.set(place, window.floor);
                 }
                 let from = positions.get(place);
                 let first = window.entries.partition_point(|entry| entry.offset < from);
+                if let Some(reason) = reason {
+                    let to_ms = window.entries.get(first).map(|entry| entry.appended_ms);
+                    missing = Some(match missing {
+                        None => Gap {
+                            stream,
+                            to_ms,
+                            reason,
+                        },
+                        Some(other) => Gap {
+                            stream,
+                            to_ms: other.to_ms.zip(to_ms).map(|(one, two)| one.max(two)),
+                            reason: if other.reason == GapReason::Reset {
+                                other.reason
+                            } else {
+                                reason
+                            },
+                        },
+                    });
+                }
                 entries.extend(window.entries.iter().skip(first).take(REPLAY_STEP).cloned());
             }
-            if let Some(reason) = missing {
-                let of_stream = entries
-                    .iter()
-                    .filter(|entry: &&Arc<Entry>| entry.place.stream == stream);
-                let to_ms = of_stream.map(|entry| entry.appended_ms).min();
-                gaps.push(Gap {
-                    stream,
-                    to_ms,
-                    reason,
-                });
-            }
+            gaps.extend(missing);
         }
         entries.sort_unstable_by_key(|entry| entry.sequence);
         // With this many of the lowest from each partition, the lowest of all are among them.
@@ -239,6 +298,7 @@ impl Hub {
             gaps,
             entries,
             complete,
+            sequence: state.sequence,
         }
     }
 
@@ -265,6 +325,34 @@ impl State {
             windows.resize_with(place.partition + 1, Window::default);
         }
         &mut windows[place.partition]
+    }
+
+    /// What was kept does not lead up to what follows: it goes, and who listens is told.
+    fn break_at(&mut self, place: Place, next: i64, to_ms: i64, reason: GapReason) {
+        let window = self.window(place);
+        let from_ms = window.last_ms.unwrap_or(to_ms).min(to_ms);
+        *window = Window {
+            floor: next,
+            high: if reason == GapReason::Reset {
+                0
+            } else {
+                window.high
+            },
+            known: true,
+            ..Window::default()
+        };
+        self.sequence += 1;
+        let sequence = self.sequence;
+        let there = Break {
+            sequence,
+            place,
+            next,
+            from_ms,
+            to_ms,
+            reason,
+        };
+        // As with a record.
+        let _ = self.ring.send(Live::Break(Arc::new(there)));
     }
 }
 
@@ -342,6 +430,13 @@ mod tests {
         }
     }
 
+    fn record_of(live: Live) -> Arc<Entry> {
+        match live {
+            Live::Record(entry) => entry,
+            Live::Break(there) => panic!("{there:?}"),
+        }
+    }
+
     fn at(energy: i64, plug: i64) -> Positions {
         let mut positions = Positions::default();
         positions.set(ENERGY, energy);
@@ -355,7 +450,7 @@ mod tests {
         let mut ring = hub.listen();
         publish(&hub, ENERGY, 10..12);
         publish(&hub, PLUG, 0..1);
-        let entries: Vec<_> = (0..3).map(|_| ring.try_recv().unwrap()).collect();
+        let entries: Vec<_> = (0..3).map(|_| record_of(ring.try_recv().unwrap())).collect();
         assert_eq!(entries[0].positions(), at(11, 0));
         assert_eq!(entries[1].positions(), at(12, 0));
         assert_eq!(entries[2].positions(), at(12, 1));
@@ -365,7 +460,7 @@ mod tests {
             "{other}"
         );
         assert!(serde_json::from_str::<serde_json::Value>(&other).is_ok());
-        assert_eq!(hub.positions(), at(12, 1));
+        assert_eq!(hub.positions(), (at(12, 1), 3));
     }
 
     #[test]
@@ -439,19 +534,86 @@ mod tests {
         let hub = hub();
         publish(&hub, ENERGY, 10..12);
         hub.high_is(ENERGY, 15);
+        assert!(!hub.is_behind(&Stream::ALL, &at(15, 0)) && hub.is_behind(&Stream::ALL, &at(16, 0)));
         let (offsets, gaps, end) = replay(&hub, &[Stream::Energy], at(14, 0));
         assert_eq!((offsets, gaps, end), (vec![], vec![], at(14, 0)));
+        // Beyond the topic's end: of a former life of it. The present one follows from its beginning.
         let (offsets, gaps, end) = replay(&hub, &[Stream::Energy], at(900, 0));
-        assert_eq!(offsets, vec![]);
+        assert_eq!(offsets, vec![(Stream::Energy, 10), (Stream::Energy, 11)]);
         assert_eq!(
             gaps,
             vec![Gap {
                 stream: Stream::Energy,
-                to_ms: None,
+                to_ms: Some(10_000),
                 reason: GapReason::Reset
             }]
         );
         assert_eq!(end, at(12, 0));
+    }
+
+    #[test]
+    fn a_gap_reaches_to_where_every_partition_goes_on() {
+        let hub = hub();
+        let second = Place {
+            stream: Stream::Energy,
+            partition: 1,
+        };
+        hub.add(second, 50, 50);
+        publish(&hub, ENERGY, 10..12);
+        publish(&hub, second, 50..51);
+        let of = |to_ms| {
+            vec![Gap {
+                stream: Stream::Energy,
+                to_ms,
+                reason: GapReason::Window,
+            }]
+        };
+        let (offsets, gaps, _) = replay(&hub, &[Stream::Energy], at(3, 0));
+        assert_eq!((offsets.len(), gaps), (3, of(Some(50_000))));
+        let third = Place {
+            stream: Stream::Energy,
+            partition: 2,
+        };
+        hub.add(third, 5, 5);
+        assert_eq!(replay(&hub, &[Stream::Energy], at(3, 0)).1, of(None));
+    }
+
+    #[test]
+    fn what_was_deleted_before_it_was_read_is_a_break() {
+        let hub = hub();
+        let mut ring = hub.listen();
+        publish(&hub, ENERGY, 10..12);
+        assert!(hub.publish(ENERGY, 40, 40_000, body("after")));
+        assert!(!hub.publish(ENERGY, 41, 41_000, body("after")));
+        let sequences = [
+            record_of(ring.try_recv().unwrap()).sequence,
+            record_of(ring.try_recv().unwrap()).sequence,
+        ];
+        assert_eq!(sequences, [1, 2]);
+        match ring.try_recv().unwrap() {
+            Live::Break(there) => {
+                assert_eq!((there.sequence, there.place, there.next), (3, ENERGY, 40));
+                assert_eq!((there.from_ms, there.to_ms), (11_000, 40_000));
+                assert_eq!(there.reason, GapReason::Window);
+            }
+            Live::Record(entry) => panic!("{entry:?}"),
+        }
+        assert_eq!(record_of(ring.try_recv().unwrap()).positions(), at(41, 0));
+        // Who comes back from before it is told as well, and gets what follows it.
+        let (offsets, gaps, end) = replay(&hub, &[Stream::Energy], at(11, 0));
+        assert_eq!(offsets, vec![(Stream::Energy, 40), (Stream::Energy, 41)]);
+        assert_eq!(
+            gaps,
+            vec![Gap {
+                stream: Stream::Energy,
+                to_ms: Some(40_000),
+                reason: GapReason::Window
+            }]
+        );
+        assert_eq!(end, at(42, 0));
+        assert_eq!(replay(&hub, &[Stream::Energy], at(40, 0)).1, vec![]);
+        // One that cannot be shown counts as well.
+        assert!(hub.publish(ENERGY, 50, 0, None));
     }
 
     #[test]
@@ -467,7 +629,9 @@ mod tests {
     fn a_topic_that_was_made_anew_starts_over() {
         let hub = hub();
         publish(&hub, ENERGY, 10..12);
+        let mut ring = hub.listen();
         publish(&hub, ENERGY, 0..2);
+        assert!(matches!(ring.try_recv().unwrap(), Live::Break(there) if there.reason == GapReason::Reset));
         let (offsets, gaps, end) = replay(&hub, &[Stream::Energy], at(0, 0));
         assert_eq!(
             (offsets, gaps, end),

@@ -29,6 +29,7 @@ use std::sync::Arc;
 use anyhow::Context;
 use axum::Router;
 use axum::routing::get;
+use rustix::process::{Resource, getrlimit, setrlimit};
 use service::{Health, Lifecycle, Verifier, http, metrics::admin_router, server};
 use tokio::net::TcpListener;
 
@@ -44,11 +45,29 @@ pub struct Sockets {
 
 /// Binds both ports and starts the service on `lifecycle`.
 pub async fn build(settings: Settings, lifecycle: Lifecycle) -> anyhow::Result<()> {
+    keep_messages_out_of_the_log();
+    allow_open_files();
     let sockets = Sockets {
         public: server::bind(settings.listen_address).await?,
         admin: server::bind(settings.metrics_address).await?,
     };
     run(settings, sockets, lifecycle)
+}
+
+/// At `trace` tungstenite logs every message it reads, tokens among them. It is the one part here that logs through the
+/// `log` crate and knows messages, so that crate ends at `debug`, whatever `LOG_LEVEL` says.
+fn keep_messages_out_of_the_log() {
+    log::set_max_level(log::max_level().min(log::LevelFilter::Debug));
+}
+
+/// A shell's usual limit of 1,024 open files is below the [`seats::CONNECTIONS`] there may be; what the system allows
+/// beyond it is taken. Where it allows no more, connections wait in the kernel's queue.
+fn allow_open_files() {
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if let Err(error) = setrlimit(Resource::Nofile, limit) {
+        tracing::warn!("the limit of open files stays as it is: {error}");
+    }
 }
 
 /// Starts feed, public and admin port on `lifecycle`; the sockets are the caller's, already bound.
@@ -61,6 +80,7 @@ pub fn run(settings: Settings, sockets: Sockets, lifecycle: Lifecycle) -> anyhow
         verifier: Verifier::start(settings.auth, &lifecycle, &health, &registry)?,
         seats: seats::Seats::new(settings.user_connections),
         metrics: metrics::Metrics::new(&registry, &health),
+        ping_after: settings.ping_after,
         stop: stop.clone(),
     });
     let consumer =

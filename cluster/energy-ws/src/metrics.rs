@@ -19,6 +19,8 @@ pub struct Metrics {
     pub refused_origins: IntCounter,
     /// Gaps clients were told of.
     pub gaps: IntCounter,
+    /// Times a partition did not go on with the next offset.
+    pub breaks: IntCounter,
     /// Open connections.
     pub clients: IntGauge,
     /// Time from the broker's append to the ring.
@@ -65,6 +67,10 @@ impl Metrics {
             refused_tokens: metrics.counter("refused_tokens_total", "Tokens that were not accepted."),
             refused_origins: metrics.counter("refused_origins_total", "Handshakes refused for their origin."),
             gaps: metrics.counter("gaps_total", "Gaps clients were told of."),
+            breaks: metrics.counter(
+                "breaks_total",
+                "Times records were deleted before they were read, or a topic was made anew.",
+            ),
             clients: metrics.gauge("clients_count", "Open connections."),
             delay: metrics.histogram(
                 "delay_seconds",

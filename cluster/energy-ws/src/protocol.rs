@@ -20,10 +20,11 @@ pub const MAX_CLIENT_BYTES: usize = 4 * 1024;
 pub const MAX_DATA_BYTES: usize = 16 * 1024;
 /// How long a client may take to authenticate.
 pub const AUTHENTICATE_WITHIN: Duration = Duration::from_secs(5);
-/// Silence after which the server pings: often enough that a proxy (60 s is usual) does not take the connection for dead.
+/// Silence after which the server pings by default: often enough that a proxy (60 s is usual) does not take the
+/// connection for dead.
 pub const PING_AFTER: Duration = Duration::from_secs(25);
-/// Silence after which a client is gone: two pings without an answer and some.
-pub const IDLE_LIMIT: Duration = Duration::from_secs(70);
+/// Silence after which a client is gone, in those periods: the ping was not answered for two of them.
+pub const IDLE_PERIODS: u32 = 3;
 /// How long one message may wait for a client's socket. What it misses meanwhile waits in the hub's ring.
 pub const SEND_LIMIT: Duration = Duration::from_secs(10);
 /// How long the client may take to answer a close before the connection is dropped.
@@ -124,15 +125,16 @@ pub enum ServerMessage<'a> {
         /// Their names.
         streams: &'a [Stream],
     },
-    /// Records between the cursor and what can still be sent are missing; homelab-api has them.
+    /// Records are missing before the next; homelab-api has them. After a subscription: between the cursor and what can
+    /// still be sent. Later: between the record before and the next, because Kafka deleted them before they were read.
     Gap {
         /// The stream.
         stream: Stream,
-        /// When the cursor was issued.
+        /// When the cursor was issued, or the last record before was appended.
         from: String,
         /// When the first record that follows was appended, or now.
         to: String,
-        /// `window`: older than what this process keeps. `reset`: the topic begins anew.
+        /// `window`: older than what this process or the topic keeps. `reset`: the topic begins anew.
         reason: GapReason,
     },
     /// The answer to `ping`.
@@ -150,7 +152,7 @@ pub enum ServerMessage<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum GapReason {
-    /// They are older than what this process keeps.
+    /// They are older than what this process or the topic keeps.
     Window,
     /// The cursor is ahead of the topic: it was made anew.
     Reset,

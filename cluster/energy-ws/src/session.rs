@@ -8,25 +8,32 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::ws::{CloseFrame, Message, Utf8Bytes, WebSocket};
-use chrono::Utc;
+use chrono::{DateTime, Utc};
 use futures_util::SinkExt;
 use service::{AuthError, Claims, Verifier};
 use tokio::sync::broadcast::{self, error::RecvError, error::TryRecvError};
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
-use crate::hub::{Entry, Gap, Hub};
+use crate::hub::{Break, Entry, Hub, Live};
 use crate::metrics::Metrics;
 use crate::position::Positions;
 use crate::protocol::{
-    AUTHENTICATE_WITHIN, BURST_MESSAGES, CLOSE_LIMIT, ClientMessage, Close, ErrorCode, IDLE_LIMIT,
-    MAX_CLIENT_BYTES, MESSAGES_PER_SECOND, PING_AFTER, SEND_LIMIT, ServerMessage, rfc3339, rfc3339_ms,
+    AUTHENTICATE_WITHIN, BURST_MESSAGES, CLOSE_LIMIT, ClientMessage, Close, ErrorCode, GapReason,
+    IDLE_PERIODS, MAX_CLIENT_BYTES, MESSAGES_PER_SECOND, SEND_LIMIT, ServerMessage, rfc3339, rfc3339_ms,
 };
 use crate::seats::{Seats, UserSeat};
 use crate::stream::Stream;
 
 /// How long a subscription waits for the window right after the process has started.
 const LOADED_WITHIN: Duration = Duration::from_secs(10);
+
+/// How long a cursor beyond the end of a topic may wait for news of that end, which come once a second: another process
+/// may have been ahead of this one.
+const END_KNOWN_WITHIN: Duration = Duration::from_millis(2_500);
+/// How often such a wait looks again.
+const END_ASKED_EVERY: Duration = Duration::from_millis(50);
 
 /// What all sessions share.
 pub struct Shared {
@@ -38,6 +45,8 @@ pub struct Shared {
     pub seats: Arc<Seats>,
     /// What is counted.
     pub metrics: Metrics,
+    /// Silence after which a client is pinged.
+    pub ping_after: Duration,
     /// The process stops.
     pub stop: CancellationToken,
 }
@@ -57,20 +66,27 @@ type Outcome<T> = Result<T, End>;
 pub async fn serve(shared: Arc<Shared>, mut socket: WebSocket, token: Option<String>) {
     let end = match authenticate(&shared, &mut socket, token).await {
         Ok((claims, seat)) => {
+            let (expires_at, expiry) = watch::channel(claims.expires_at);
             let mut session = Session {
                 shared: &shared,
                 socket: &mut socket,
                 claims,
+                expires_at,
                 _seat: seat,
                 filters: Default::default(),
                 ring: None,
                 ahead: None,
+                joined: [0; 5],
                 sent: Sent::Nothing,
                 heard: Instant::now(),
                 allowance: Allowance::new(Instant::now()),
             };
-            let Err(end) = session.run().await;
-            end
+            // Whatever the session waits for, a socket that takes a byte a second among it, these two end it.
+            tokio::select! {
+                biased;
+                end = stop_or_expiry(&shared.stop, expiry) => end,
+                Err(end) = session.run() => end,
+            }
         }
         Err(end) => end,
     };
@@ -84,6 +100,25 @@ pub async fn serve(shared: Arc<Shared>, mut socket: WebSocket, token: Option<Str
             shared.metrics.closed(&close.code().to_string());
             tracing::debug!(code = close.code(), "a connection is closed: {why}");
             say_goodbye(&mut socket, close, why).await;
+        }
+    }
+}
+
+/// Waits until the process stops or the token has expired, whichever expiry is the latest.
+async fn stop_or_expiry(stop: &CancellationToken, mut expiry: watch::Receiver<DateTime<Utc>>) -> End {
+    loop {
+        let expires_at = *expiry.borrow_and_update();
+        tokio::select! {
+            () = stop.cancelled() => {
+                return End::Close(Close::Stopping, "the server stops, reconnect with the last cursor");
+            }
+            () = sleep_until(instant_of(expires_at)) => {
+                if expires_at <= Utc::now() {
+                    return End::Close(Close::Unauthenticated, "the access token has expired");
+                }
+            }
+            // The sender ends with the session, and then this is not asked any more.
+            Ok(()) = expiry.changed() => {}
         }
     }
 }
@@ -307,12 +342,16 @@ struct Session<'a> {
     shared: &'a Shared,
     socket: &'a mut WebSocket,
     claims: Claims,
+    /// When the connection ends unless the token is renewed.
+    expires_at: watch::Sender<DateTime<Utc>>,
     _seat: UserSeat,
     filters: [Option<Filter>; 5],
     /// Live records; joined with the first subscription.
-    ring: Option<broadcast::Receiver<Arc<Entry>>>,
+    ring: Option<broadcast::Receiver<Live>>,
     /// Next offsets the client already has where those are ahead of the ring; none once the ring has caught up.
     ahead: Option<Positions>,
+    /// The place in the hub's order up to which the client has each stream; what the ring holds before it is past.
+    joined: [u64; 5],
     sent: Sent,
     /// When the client was last heard.
     heard: Instant,
@@ -323,27 +362,20 @@ impl Session<'_> {
     async fn run(&mut self) -> Result<std::convert::Infallible, End> {
         let mut pinged = false;
         loop {
-            let expires = instant_of(self.claims.expires_at);
-            let silence = self.heard + if pinged { IDLE_LIMIT } else { PING_AFTER };
+            let silence = self.heard + self.shared.ping_after * if pinged { IDLE_PERIODS } else { 1 };
             tokio::select! {
                 biased;
-                () = self.shared.stop.cancelled() => {
-                    return Err(End::Close(Close::Stopping, "the server stops, reconnect with the last cursor"));
-                }
-                () = sleep_until(expires) => {
-                    if self.claims.expires_at <= Utc::now() {
-                        return Err(End::Close(Close::Unauthenticated, "the access token has expired"));
-                    }
-                }
                 message = self.socket.recv() => {
                     self.heard = Instant::now();
                     pinged = false;
-                    if let Some(text) = text_of(message)? {
+                    let text = text_of(message)?;
+                    self.allow().await?;
+                    if let Some(text) = text {
                         self.hear(&text).await?;
                     }
                 }
                 received = next(&mut self.ring) => match received {
-                    Ok(entry) => self.deliver(entry).await?,
+                    Ok(live) => self.deliver(live).await?,
                     Err(RecvError::Lagged(missed)) => {
                         tracing::debug!(missed, "a client was too slow");
                         return Err(TOO_SLOW);
@@ -362,16 +394,22 @@ impl Session<'_> {
     }
 
     /// Sends a record and what else is already there, with one flush for all.
-    async fn deliver(&mut self, first: Arc<Entry>) -> Outcome<()> {
+    async fn deliver(&mut self, first: Live) -> Outcome<()> {
         let mut next = Some(first);
-        let mut fed = 0_u32;
-        while let Some(entry) = next {
-            if let Some(text) = self.message_for(&entry) {
-                within_limit(self.socket.feed(Message::Text(text))).await?;
-                fed += 1;
+        let (mut taken, mut fed) = (0_u32, 0_u32);
+        while let Some(live) = next {
+            match live {
+                Live::Record(entry) => {
+                    if let Some(text) = self.message_for(&entry) {
+                        within_limit(self.socket.feed(Message::Text(text))).await?;
+                        fed += 1;
+                    }
+                }
+                Live::Break(there) => self.break_off(&there).await?,
             }
-            // A long backlog must not keep us from hearing the client or the clock.
-            next = if fed < 256 { self.ready()? } else { None };
+            taken += 1;
+            // A long backlog must not keep us from hearing the client.
+            next = if taken < 256 { self.ready()? } else { None };
         }
         if fed > 0 {
             self.shared.metrics.messages_sent.inc_by(fed.into());
@@ -380,20 +418,42 @@ impl Session<'_> {
         Ok(())
     }
 
-    fn ready(&mut self) -> Outcome<Option<Arc<Entry>>> {
+    fn ready(&mut self) -> Outcome<Option<Live>> {
         match self.ring.as_mut().map(broadcast::Receiver::try_recv) {
-            Some(Ok(entry)) => Ok(Some(entry)),
+            Some(Ok(live)) => Ok(Some(live)),
             Some(Err(TryRecvError::Lagged(_))) => Err(TOO_SLOW),
             Some(Err(TryRecvError::Empty | TryRecvError::Closed)) | None => Ok(None),
         }
     }
 
+    /// Records were never read here: the client is told, and goes on with what follows.
+    async fn break_off(&mut self, there: &Break) -> Outcome<()> {
+        let stream = there.place.stream;
+        if there.sequence <= self.joined[stream as usize] {
+            return Ok(());
+        }
+        if there.reason == GapReason::Reset {
+            // Offsets begin anew: what the client has of the former ones holds nothing back.
+            if let Some(ahead) = &mut self.ahead {
+                ahead.set(there.place, 0);
+            }
+            if let Sent::Own(positions) = &mut self.sent {
+                positions.set(there.place, there.next);
+            }
+        }
+        if self.filters[stream as usize].is_none() {
+            return Ok(());
+        }
+        self.tell(stream, there.from_ms, Some(there.to_ms), there.reason)
+            .await
+    }
+
     /// The message for this client, or none when it has the record already or does not want it.
     fn message_for(&mut self, entry: &Arc<Entry>) -> Option<Utf8Bytes> {
-        if self
-            .ahead
-            .as_ref()
-            .is_some_and(|ahead| entry.offset < ahead.get(entry.place))
+        let place = entry.place;
+        let ahead = self.ahead.as_ref();
+        if entry.sequence <= self.joined[place.stream as usize]
+            || ahead.is_some_and(|ahead| entry.offset < ahead.get(place))
         {
             return None;
         }
@@ -415,14 +475,19 @@ impl Session<'_> {
         Some(entry.message.clone())
     }
 
+    /// Counts a message of the client; its pings and pongs as well, because each costs an answer or a look.
+    async fn allow(&mut self) -> Outcome<()> {
+        if self.allowance.take(Instant::now()) {
+            return Ok(());
+        }
+        let message = "too many messages";
+        self.error(ErrorCode::Limit, message).await?;
+        Err(End::Close(Close::Policy, message))
+    }
+
     async fn hear(&mut self, text: &str) -> Outcome<()> {
         if text.len() > MAX_CLIENT_BYTES {
             return Err(End::Close(Close::TooLarge, "messages have at most 4 KiB"));
-        }
-        if !self.allowance.take(Instant::now()) {
-            let message = "too many messages";
-            self.error(ErrorCode::Limit, message).await?;
-            return Err(End::Close(Close::Policy, message));
         }
         match serde_json::from_str(text) {
             Ok(ClientMessage::Ping) => say(self.socket, &ServerMessage::Pong).await,
@@ -453,6 +518,7 @@ impl Session<'_> {
             return Err(End::Close(Close::Unauthenticated, message));
         }
         self.claims = claims;
+        self.expires_at.send_replace(self.claims.expires_at);
         let expires_at = rfc3339(self.claims.expires_at);
         say(self.socket, &ServerMessage::Authenticated { expires_at }).await?;
         let lost: Vec<Stream> = Stream::ALL
@@ -520,7 +586,13 @@ impl Session<'_> {
         if self.ring.is_none() {
             self.ring = Some(self.shared.hub.listen());
         }
-        let start = self.start(&streams, since.as_ref().map(|(positions, _)| positions));
+        if let Some((positions, _)) = &since {
+            let asked_until = Instant::now() + END_KNOWN_WITHIN;
+            while self.shared.hub.is_behind(&streams, positions) && Instant::now() < asked_until {
+                sleep(END_ASKED_EVERY).await;
+            }
+        }
+        let (start, sequence) = self.start(&streams, since.as_ref().map(|(positions, _)| positions));
         let cursor = start.to_cursor(
             since
                 .as_ref()
@@ -537,17 +609,17 @@ impl Session<'_> {
         for &stream in &streams {
             self.filters[stream as usize] = Some(devices.clone().map_or(Filter::All, Filter::Devices));
         }
-        let end = match since {
+        let (end, sequence) = match since {
             Some((_, issued_ms)) => self.replay(&streams, start, issued_ms).await?,
-            None => start,
+            None => (start, sequence),
         };
-        self.have(&streams, &end);
+        self.have(&streams, &end, sequence);
         Ok(())
     }
 
     /// Where a subscription begins: the asked streams at the cursor or at the present, the others where the client is.
-    fn start(&self, streams: &[Stream], since: Option<&Positions>) -> Positions {
-        let present = self.shared.hub.positions();
+    fn start(&self, streams: &[Stream], since: Option<&Positions>) -> (Positions, u64) {
+        let (present, sequence) = self.shared.hub.positions();
         let mut start = match &self.sent {
             Sent::Nothing => since.cloned().unwrap_or_else(|| present.clone()),
             Sent::Shared(entry) => entry.positions(),
@@ -556,7 +628,7 @@ impl Session<'_> {
         for &stream in streams {
             start.take_stream(stream, since.unwrap_or(&present));
         }
-        start
+        (start, sequence)
     }
 
     /// Sends what came after `positions`, step by step, and answers where live records go on.
@@ -565,12 +637,12 @@ impl Session<'_> {
         streams: &[Stream],
         mut positions: Positions,
         issued_ms: i64,
-    ) -> Outcome<Positions> {
+    ) -> Outcome<(Positions, u64)> {
         loop {
             let mut sent = positions.clone();
             let step = self.shared.hub.replay(streams, &mut positions);
             for gap in &step.gaps {
-                self.tell(gap, issued_ms).await?;
+                self.tell(gap.stream, issued_ms, gap.to_ms, gap.reason).await?;
             }
             for entry in step.entries {
                 sent.set(entry.place, entry.offset + 1);
@@ -582,28 +654,36 @@ impl Session<'_> {
             }
             within_limit(self.socket.flush()).await?;
             if step.complete {
-                return Ok(positions);
+                return Ok((positions, step.sequence));
             }
         }
     }
 
-    async fn tell(&mut self, gap: &Gap, issued_ms: i64) -> Outcome<()> {
+    /// Says that records are missing; without an end, up to now.
+    async fn tell(
+        &mut self,
+        stream: Stream,
+        from_ms: i64,
+        to_ms: Option<i64>,
+        reason: GapReason,
+    ) -> Outcome<()> {
         self.shared.metrics.gaps.inc();
-        let to_ms = gap.to_ms.unwrap_or_else(|| Utc::now().timestamp_millis());
+        let to_ms = to_ms.unwrap_or_else(|| Utc::now().timestamp_millis());
         let message = ServerMessage::Gap {
-            stream: gap.stream,
-            from: rfc3339_ms(issued_ms.min(to_ms)),
+            stream,
+            from: rfc3339_ms(from_ms.min(to_ms)),
             to: rfc3339_ms(to_ms),
-            reason: gap.reason,
+            reason,
         };
         say(self.socket, &message).await
     }
 
     /// The client now has `streams` up to `end`; what the ring holds before that is not sent again.
-    fn have(&mut self, streams: &[Stream], end: &Positions) {
+    fn have(&mut self, streams: &[Stream], end: &Positions, sequence: u64) {
         let mut ahead = self.ahead.take().unwrap_or_default();
         for &stream in streams {
             ahead.take_stream(stream, end);
+            self.joined[stream as usize] = sequence;
         }
         self.ahead = Some(ahead);
         self.sent = Sent::Own(end.clone());
@@ -613,18 +693,25 @@ impl Session<'_> {
         stream.any_of().iter().any(|scope| self.claims.has(scope))
     }
 
-    /// The named streams, each once; unknown names are answered with an error each.
+    /// The named streams, each once; the first unknown name is answered with an error.
     async fn known(&mut self, names: &[String]) -> Outcome<Vec<Stream>> {
         let mut streams = Vec::new();
+        let mut unknown = None;
         for name in names {
             match Stream::parse(name) {
                 Some(stream) if streams.contains(&stream) => {}
                 Some(stream) => streams.push(stream),
-                None => {
-                    self.error(ErrorCode::UnknownStream, "no stream has one of these names")
-                        .await?
-                }
+                None => unknown = unknown.or(Some(name)),
             }
+        }
+        if let Some(name) = unknown {
+            // One answer however many there are, and no longer than the question is worth.
+            let shown: String = name.chars().take(32).collect();
+            self.error(
+                ErrorCode::UnknownStream,
+                &format!("no stream has the name {shown:?}"),
+            )
+            .await?;
         }
         if names.is_empty() {
             self.error(ErrorCode::Malformed, "streams is empty").await?;
@@ -638,7 +725,7 @@ impl Session<'_> {
 }
 
 /// The next live record; never without a subscription.
-async fn next(ring: &mut Option<broadcast::Receiver<Arc<Entry>>>) -> Result<Arc<Entry>, RecvError> {
+async fn next(ring: &mut Option<broadcast::Receiver<Live>>) -> Result<Live, RecvError> {
     match ring {
         Some(ring) => ring.recv().await,
         None => std::future::pending().await,
@@ -647,7 +734,7 @@ async fn next(ring: &mut Option<broadcast::Receiver<Arc<Entry>>>) -> Result<Arc<
 
 /// The instant at which a wall-clock time comes, as seen now; the past is now. At most a day ahead, then it is looked
 /// at again: timers end somewhere, and so do tokens.
-fn instant_of(time: chrono::DateTime<Utc>) -> Instant {
+fn instant_of(time: DateTime<Utc>) -> Instant {
     const DAY: Duration = Duration::from_secs(86_400);
     let left = (time - Utc::now()).to_std().unwrap_or(Duration::ZERO);
     Instant::now() + left.min(DAY)

@@ -1,6 +1,10 @@
 //! energy-ws against real Kafka and signed tokens: what is sent, to whom, and how each connection ends.
 //!
 //! Most tests share one process, as its clients do; those that restart, stop or limit it start one of their own.
+//! Here: what it is for. `hostile`: what tries to break it. `contract`: docs/asyncapi.yaml against real messages.
+
+mod contract;
+mod hostile;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -9,6 +13,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
+use base64::Engine;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use chrono::{DateTime, TimeDelta, Utc};
 use futures_util::stream::FuturesUnordered;
 use futures_util::{SinkExt, StreamExt};
@@ -87,8 +93,15 @@ impl World {
         Ok(world)
     }
 
-    /// A process of its own.
+    /// A process of its own, ready.
     async fn serve(&self, environment: &[(&str, &str)]) -> Result<Server> {
+        let server = self.start_server(environment).await?;
+        server.part.ready_http(WITHIN, server.admin, "/readyz").await?;
+        Ok(server)
+    }
+
+    /// A process of its own.
+    async fn start_server(&self, environment: &[(&str, &str)]) -> Result<Server> {
         static NUMBER: AtomicU64 = AtomicU64::new(0);
         let (public, admin) = (port::free()?, port::free()?);
         let mut command = Command::new(&self.binary);
@@ -103,13 +116,11 @@ impl World {
             .env("LOG_LEVEL", "debug")
             .envs(environment.iter().copied());
         let name = format!("energy-ws-{}", NUMBER.fetch_add(1, Ordering::Relaxed));
-        let server = Server {
+        Ok(Server {
             part: Part::start(name, command).await?,
             public,
             admin,
-        };
-        server.part.ready_http(WITHIN, admin, "/readyz").await?;
-        Ok(server)
+        })
     }
 
     fn server(&self) -> &Server {
@@ -1018,6 +1029,7 @@ fn wrong_settings_end_it_with_64_and_name_the_variable() -> Result<()> {
             ("ALLOWED_ORIGINS", "house.example"),
             ("LISTEN_ADDRESS", "8080"),
             ("USER_CONNECTIONS", "0"),
+            ("PING_SECONDS", "0"),
         ] {
             let mut command = Command::new(&world.binary);
             let output = command.env_clear().envs(good).env(name, value).output().await?;
