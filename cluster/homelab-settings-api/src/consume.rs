@@ -1,4 +1,4 @@
-//! Reads heat-pump and plug records from Kafka and keeps the reported state in the database.
+//! Reads heat-pump and plug records and events from Kafka; keeps the reported state in the database, and the state of commands.
 //!
 //! Offsets are stored only after the database has committed, so a kill leads to records that are read again, never to
 //! one that is missing; reading one again changes nothing. Broker and database may be away for as long as they like.
@@ -19,15 +19,16 @@ use serde::Deserialize;
 use service::backoff::Backoff;
 use service::{Check, Health, Metrics};
 use sqlx::PgPool;
-use telemetry::{Record, RecordError, topic};
+use telemetry::{Event, Record, RecordError, topic};
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use crate::database::is_the_data;
+use crate::progress::{self, Said, Sighting};
 use crate::reported::{Reports, Skipped};
 
-/// Topics that say something about settings and plugs.
-const TOPICS: [&str; 2] = [topic::HEATPUMP, topic::PLUG];
+/// Topics that say something about settings, plugs and commands.
+const TOPICS: [&str; 3] = [topic::HEATPUMP, topic::PLUG, topic::EVENTS];
 /// Records folded into one transaction: a month's backlog is caught up in seconds, memory stays small.
 const BATCH_RECORDS: usize = 1_000;
 /// How long a record may wait for others to join its batch; a person waits for a plug to show its state.
@@ -77,12 +78,16 @@ pub(crate) struct Reader {
     pool: PgPool,
     database: Check,
     metrics: ReportedMetrics,
+    /// How long an attempt has to be confirmed.
+    wait: Duration,
 }
 
 /// One batch: the newest reports, where each partition stands after it, and what was wrong in it.
 #[derive(Default)]
 struct Batch {
     reports: Reports,
+    sightings: Vec<Sighting>,
+    said: Vec<Said>,
     records: usize,
     next_offsets: HashMap<(&'static str, i32), i64>,
     first_bad: Option<String>,
@@ -98,6 +103,7 @@ impl Reader {
         database: Check,
         health: &Health,
         metrics: ReportedMetrics,
+        wait: Duration,
     ) -> anyhow::Result<Self> {
         let consumer: StreamConsumer<Context> = ClientConfig::new()
             .set("bootstrap.servers", bootstrap)
@@ -125,6 +131,7 @@ impl Reader {
             pool,
             database,
             metrics,
+            wait,
         })
     }
 
@@ -170,7 +177,7 @@ impl Reader {
                     batch.bad
                 );
             }
-            self.write(&batch.reports).await;
+            self.write(&batch).await;
             self.store_offsets(&batch);
         }
     }
@@ -200,8 +207,19 @@ impl Reader {
         batch
             .next_offsets
             .insert((topic, message.partition()), message.offset() + 1);
+        if topic == topic::EVENTS {
+            let outcome = batch.take_event(message);
+            self.metrics.count(outcome, 1);
+            return;
+        }
         let record = Record::from_json(message.payload().unwrap_or_default());
-        let outcome = match record.map(|record| batch.reports.take(record, Utc::now())) {
+        let outcome = match record.map(|record| {
+            let sighting = Sighting::of(&record);
+            batch
+                .reports
+                .take(record, Utc::now())
+                .map(|()| batch.sightings.extend(sighting))
+        }) {
             Ok(Ok(())) => "taken",
             Ok(Err(Skipped::NothingReported)) => "nothing_reported",
             Ok(Err(Skipped::Ahead)) => "ahead",
@@ -222,14 +240,14 @@ impl Reader {
     }
 
     /// Writes until it is written. A report the database refuses is counted and given up, never the others.
-    async fn write(&self, reports: &Reports) {
-        if reports.is_empty() {
+    async fn write(&self, batch: &Batch) {
+        if batch.reports.is_empty() && batch.said.is_empty() {
             return;
         }
         let mut backoff = Backoff::new(RETRY_FIRST, RETRY_CAP);
         loop {
-            let outcome = match reports.write(&self.pool).await {
-                Err(error) if is_the_data(&error) => reports.write_singly(&self.pool).await,
+            let outcome = match self.write_once(batch, true).await {
+                Err(error) if is_the_data(&error) => self.write_singly(batch).await,
                 other => other.map(|()| 0),
             };
             match outcome {
@@ -249,6 +267,22 @@ impl Reader {
         }
     }
 
+    /// What was reported and what follows for commands, in one transaction.
+    async fn write_once(&self, batch: &Batch, with_reports: bool) -> Result<(), sqlx::Error> {
+        let mut transaction = self.pool.begin().await?;
+        if with_reports {
+            batch.reports.write(&mut transaction).await?;
+        }
+        progress::note(&mut transaction, &batch.sightings, &batch.said, self.wait).await?;
+        transaction.commit().await
+    }
+
+    async fn write_singly(&self, batch: &Batch) -> Result<u64, sqlx::Error> {
+        let refused = batch.reports.write_singly(&self.pool).await?;
+        self.write_once(batch, false).await?;
+        Ok(refused)
+    }
+
     fn store_offsets(&self, batch: &Batch) {
         let mut offsets = TopicPartitionList::new();
         for (&(topic, partition), &next) in &batch.next_offsets {
@@ -264,6 +298,27 @@ impl Reader {
 }
 
 impl Batch {
+    fn take_event(&mut self, message: &BorrowedMessage<'_>) -> &'static str {
+        match serde_json::from_slice::<Event>(message.payload().unwrap_or_default()).map(Said::of) {
+            Ok(Some(said)) if said.is_storable() => {
+                self.said.push(said);
+                "taken"
+            }
+            Ok(None) => "nothing_reported",
+            Ok(Some(_)) => {
+                self.bad(message, "its agent's name cannot be stored");
+                "bad"
+            }
+            Err(error) => {
+                self.bad(
+                    message,
+                    &format!("is malformed at line {} column {}", error.line(), error.column()),
+                );
+                "bad"
+            }
+        }
+    }
+
     fn bad(&mut self, message: &BorrowedMessage<'_>, reason: &str) {
         self.bad += 1;
         self.first_bad.get_or_insert_with(|| {

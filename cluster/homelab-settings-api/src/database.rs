@@ -8,8 +8,9 @@ use service::{Check, ConfigError, Health, Problem, Secret};
 use sqlx::PgPool;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 
-/// Connections: one writes what is reported, the others answer requests.
-const CONNECTIONS: u32 = 5;
+/// Connections: one writes what is reported, one makes the runs of schedules, one listens for notifications, the others
+/// answer requests. The relay has one of its own beside them.
+const CONNECTIONS: u32 = 8;
 /// Time a request waits for a connection before it is answered 503.
 const ACQUIRE_LIMIT: Duration = Duration::from_secs(2);
 /// Time one statement may take, below the request's own limit.

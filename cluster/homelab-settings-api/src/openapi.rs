@@ -8,7 +8,7 @@ use utoipa::{Modify, OpenApi as _};
 
 #[derive(utoipa::OpenApi)]
 #[openapi(
-    info(title = "homelab-settings-api", description = "Settings of the heat pump and state of the plugs.", license(name = "Apache-2.0")),
+    info(title = "homelab-settings-api", description = "Settings of the heat pump, plugs and their schedules.", license(name = "Apache-2.0")),
     components(schemas(ProblemBody)),
     modifiers(&Bearer)
 )]
@@ -35,7 +35,10 @@ pub(crate) fn document() -> OpenApi {
 /// Adds the problem responses every path can answer, so that no handler has to repeat them.
 pub(crate) fn with_problems(mut document: OpenApi) -> OpenApi {
     for item in document.paths.paths.values_mut() {
-        if let Some(operation) = &mut item.get {
+        for operation in [&mut item.get, &mut item.post, &mut item.patch, &mut item.delete]
+            .into_iter()
+            .flatten()
+        {
             add_problems(operation);
         }
     }
@@ -44,7 +47,7 @@ pub(crate) fn with_problems(mut document: OpenApi) -> OpenApi {
 
 fn add_problems(operation: &mut Operation) {
     for (status, description) in [
-        ("400", "A parameter is wrong; `errors` names it."),
+        ("400", "A parameter or a field is wrong; `errors` names it."),
         ("401", "No valid access token."),
         ("403", "The token lacks the scope `detail` names."),
         (

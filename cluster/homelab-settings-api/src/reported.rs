@@ -96,13 +96,12 @@ impl Reports {
         self.0.is_empty()
     }
 
-    /// Writes all of them in one transaction.
-    pub(crate) async fn write(&self, pool: &PgPool) -> Result<(), sqlx::Error> {
-        let mut transaction = pool.begin().await?;
+    /// Writes all of them. The caller owns the transaction.
+    pub(crate) async fn write(&self, connection: &mut PgConnection) -> Result<(), sqlx::Error> {
         for (subject, report) in &self.0 {
-            report.write(subject, &mut transaction).await?;
+            report.write(subject, connection).await?;
         }
-        transaction.commit().await
+        Ok(())
     }
 
     /// Writes each on its own, for the case that one of them is refused. Answers how many were; stops at an error that

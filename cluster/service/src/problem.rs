@@ -50,7 +50,8 @@ pub struct ProblemBody {
 }
 
 impl Problem {
-    fn new(status: StatusCode, detail: impl Into<String>) -> Self {
+    /// A problem with a reason of its own, for a status code that has no shorter way. Not for 5xx: their text is fixed.
+    pub fn new(status: StatusCode, detail: impl Into<String>) -> Self {
         Self {
             status,
             detail: detail.into(),

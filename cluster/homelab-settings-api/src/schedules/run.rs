@@ -1,0 +1,197 @@
+//! Makes the runs of schedules: each becomes a command in the outbox, in the transaction that notes that it was made.
+//!
+//! Never twice: a run is named by schedule, local date and local time, and the database takes a name once, whichever replica
+//! comes first and however often one restarts. A run that was missed is made within the grace and noted as missed beyond it.
+
+use std::time::Duration;
+
+use chrono::{DateTime, Days, NaiveDate, NaiveTime, TimeDelta, Utc};
+use service::backoff::Backoff;
+use sqlx::{FromRow, PgConnection, PgPool};
+use tokio_util::sync::CancellationToken;
+
+use super::when::Daily;
+use super::zone;
+use crate::outbox::{self, Kind, Wish};
+use crate::plugs::{lock, power};
+use crate::settings::Pace;
+
+/// How often schedules are looked at; a run is this late at most while everything works.
+const LOOK: Duration = Duration::from_secs(1);
+/// Pauses while the database is away.
+const RETRY_FIRST: Duration = Duration::from_millis(500);
+const RETRY_CAP: Duration = Duration::from_secs(10);
+/// Local dates looked back on: an outage longer than this notes nothing for the days before.
+const DAYS_BACK: u64 = 1;
+
+/// Makes runs until `stop`.
+pub(crate) async fn keep(pool: PgPool, pace: Pace, stop: CancellationToken) -> anyhow::Result<()> {
+    let mut backoff = Backoff::new(RETRY_FIRST, RETRY_CAP);
+    let mut failing = false;
+    loop {
+        let pause = match look(&pool, pace, Utc::now()).await {
+            Ok(()) => {
+                if std::mem::take(&mut failing) {
+                    tracing::info!("schedules are looked at again");
+                }
+                backoff.reset();
+                LOOK
+            }
+            Err(error) => {
+                if !std::mem::replace(&mut failing, true) {
+                    tracing::warn!(
+                        "schedules cannot be looked at, it is tried again until it works: {error}"
+                    );
+                }
+                backoff.next_pause()
+            }
+        };
+        tokio::select! {
+            () = stop.cancelled() => return Ok(()),
+            () = tokio::time::sleep(pause) => {}
+        }
+    }
+}
+
+#[derive(FromRow)]
+struct Row {
+    id: i64,
+    plug_id: String,
+    weekdays: Vec<i16>,
+    local_time: NaiveTime,
+    effective_from: DateTime<Utc>,
+}
+
+/// A run that is due.
+struct Due {
+    schedule: i64,
+    plug: String,
+    date: NaiveDate,
+    time: NaiveTime,
+    at: DateTime<Utc>,
+}
+
+async fn look(pool: &PgPool, pace: Pace, now: DateTime<Utc>) -> Result<(), sqlx::Error> {
+    let mut connection = pool.acquire().await?;
+    let rows: Vec<Row> = sqlx::query_as(
+        "select id, plug_id, weekdays, local_time, effective_from from power_plug_schedules where enabled order by id",
+    )
+    .fetch_all(&mut *connection)
+    .await?;
+    if rows.is_empty() {
+        return Ok(());
+    }
+    let zone = zone(&mut connection).await?;
+    let today = now.with_timezone(&zone).date_naive();
+    let made: Vec<(i64, NaiveDate, NaiveTime)> = sqlx::query_as(
+        "select schedule_id, local_date, local_time from power_plug_schedule_runs where local_date >= $1",
+    )
+    .bind(today - Days::new(DAYS_BACK))
+    .fetch_all(&mut *connection)
+    .await?;
+    let mut due: Vec<Due> = Vec::new();
+    for row in rows {
+        let daily = Daily {
+            weekdays: row.weekdays,
+            time: row.local_time,
+        };
+        for date in (0..=DAYS_BACK).map(|days| today - Days::new(days)) {
+            if let Some(at) = daily.on(zone, date)
+                && at <= now
+                && at >= row.effective_from
+                && !made.contains(&(row.id, date, row.local_time))
+            {
+                due.push(Due {
+                    schedule: row.id,
+                    plug: row.plug_id.clone(),
+                    date,
+                    time: row.local_time,
+                    at,
+                });
+            }
+        }
+    }
+    drop(connection);
+    // After an outage the latest run of a plug is the one that holds.
+    due.sort_by_key(|run| (run.at, run.schedule));
+    for run in due {
+        let mut transaction = pool.begin().await?;
+        make(&mut transaction, &run, pace, now).await?;
+        transaction.commit().await?;
+    }
+    Ok(())
+}
+
+async fn make(
+    connection: &mut PgConnection,
+    run: &Due,
+    pace: Pace,
+    now: DateTime<Utc>,
+) -> Result<(), sqlx::Error> {
+    lock(connection, &run.plug).await?;
+    let missed = now - run.at > TimeDelta::from_std(pace.grace).unwrap_or(TimeDelta::MAX);
+    // What the schedule says now: it may have been changed or removed since it was read.
+    let found: Option<(bool, Option<String>)> = sqlx::query_as(
+        "select turn_on, agent from power_plug_schedules join power_plugs using (plug_id)
+         where id = $1 and enabled and local_time = $2 and effective_from <= $3
+         for key share of power_plug_schedules",
+    )
+    .bind(run.schedule)
+    .bind(run.time)
+    .bind(run.at)
+    .fetch_optional(&mut *connection)
+    .await?;
+    let Some((on, agent)) = found else { return Ok(()) };
+    let agent = agent.filter(|_| !missed);
+    let noted = sqlx::query(
+        "insert into power_plug_schedule_runs (schedule_id, local_date, local_time, outcome)
+         values ($1, $2, $3, $4) on conflict do nothing",
+    )
+    .bind(run.schedule)
+    .bind(run.date)
+    .bind(run.time)
+    .bind(if agent.is_some() { "queued" } else { "missed" })
+    .execute(&mut *connection)
+    .await?;
+    if noted.rows_affected() == 0 {
+        return Ok(());
+    }
+    let Some(agent) = agent else {
+        tracing::warn!(
+            schedule = run.schedule,
+            plug = run.plug,
+            "a run of a schedule was missed, it was due at {}",
+            run.at
+        );
+        return Ok(());
+    };
+    let wish = Wish {
+        kind: Kind::PlugPower,
+        device: &run.plug,
+        agent: &agent,
+        wanted: &power(on),
+        requested_by: &format!("schedule:{}", run.schedule),
+        schedule: Some(run.schedule),
+        idempotency_key: None,
+        expiry: pace.expiry,
+    };
+    let accepted = outbox::add(connection, &wish).await?;
+    sqlx::query(
+        "update power_plug_schedule_runs set outbox_id = $4
+         where schedule_id = $1 and local_date = $2 and local_time = $3",
+    )
+    .bind(run.schedule)
+    .bind(run.date)
+    .bind(run.time)
+    .bind(accepted.outbox_id)
+    .execute(connection)
+    .await?;
+    tracing::info!(
+        schedule = run.schedule,
+        plug = run.plug,
+        outbox_id = accepted.outbox_id,
+        on,
+        "a schedule runs"
+    );
+    Ok(())
+}
