@@ -26,6 +26,7 @@ mod consume;
 mod copy;
 mod dead_letter;
 mod metrics;
+pub mod replay;
 mod table;
 mod write;
 

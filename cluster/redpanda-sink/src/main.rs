@@ -1,11 +1,71 @@
-//! `redpanda-sink`: settings from the environment, then the library. Exit code 64 on a wrong setting.
+//! `redpanda-sink`: settings from the environment, then the library. Exit code 64 on a wrong setting or argument.
 
 use std::process::ExitCode;
 
+use clap::{Parser, Subcommand};
+use redpanda_sink::{Settings, replay};
+use service::Env;
+
+/// Writes the records of the homelab topics into TimescaleDB, each once. Without a command it runs until SIGTERM.
+#[derive(Parser)]
+#[command(
+    name = "redpanda-sink",
+    version,
+    after_help = "Environment:
+  KAFKA_BOOTSTRAP   brokers, host:port with commas
+  KAFKA_GROUP       consumer group (default: redpanda-sink)
+  DATABASE_URL      postgres://sink@host/telemetry; or DATABASE_URL_FILE, a file that holds it
+  METRICS_ADDRESS   admin port (default: 0.0.0.0:9090)
+  LOG_LEVEL, LOG_FORMAT   default: info, json"
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Sends dead letters of stage insert back into their topic, once their cause is gone
+    #[command(after_help = "Environment:
+  KAFKA_BOOTSTRAP   brokers, host:port with commas
+
+Look first, with --dry-run. A record that is bad still becomes a new letter.")]
+    ReplayDeadLetters(replay::Arguments),
+}
+
 fn main() -> ExitCode {
-    service::start(
-        "redpanda-sink",
-        redpanda_sink::Settings::from_env,
-        redpanda_sink::build,
-    )
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // What cannot be printed has no reader.
+            let _ = error.print();
+            let wrong = error.use_stderr();
+            return if wrong {
+                ExitCode::from(service::EXIT_CONFIG)
+            } else {
+                ExitCode::SUCCESS
+            };
+        }
+    };
+    match cli.command {
+        None => service::start("redpanda-sink", Settings::from_env, redpanda_sink::build),
+        Some(Command::ReplayDeadLetters(arguments)) => replay_dead_letters(&arguments),
+    }
+}
+
+fn replay_dead_letters(arguments: &replay::Arguments) -> ExitCode {
+    let brokers = match Env::process().required_list("KAFKA_BOOTSTRAP") {
+        Ok(brokers) => brokers.join(","),
+        Err(error) => {
+            eprintln!("cannot replay dead letters: {error}");
+            return ExitCode::from(service::EXIT_CONFIG);
+        }
+    };
+    match replay::run(&brokers, arguments, &mut std::io::stdout().lock()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("cannot replay dead letters: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
 }

@@ -8,9 +8,13 @@ use prometheus::{Histogram, IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
 use service::{Check, Health};
 
 use crate::classify::{Reason, Source};
+use crate::write::Written;
 
 /// Buckets of the insert time in seconds: from one small batch on fast storage to the limit of an attempt.
 const INSERT_SECONDS: [f64; 11] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0, 30.0];
+
+/// Buckets of the batch size: from the trickle of a quiet house to a batch that takes no more.
+const BATCH_RECORDS: [f64; 7] = [1.0, 10.0, 100.0, 1_000.0, 2_000.0, 4_000.0, 8_000.0];
 
 /// `oldest_appended_ms` while nothing is in hand.
 const NOTHING_IN_HAND: i64 = i64::MAX;
@@ -20,6 +24,8 @@ pub struct Metrics {
     rows_inserted: IntCounter,
     duplicates: IntCounter,
     batches: IntCounter,
+    batch_records: Histogram,
+    copied_rows: IntCounter,
     insert_seconds: Histogram,
     dead_letters: IntCounterVec,
     lag: IntGaugeVec,
@@ -60,6 +66,15 @@ impl Metrics {
             rows_inserted: metrics.counter("rows_inserted_total", "Rows that were new."),
             duplicates: metrics.counter("rows_ignored_total", "Rows that were in the database already."),
             batches: metrics.counter("batches_total", "Batches written."),
+            batch_records: metrics.histogram(
+                "batch_records",
+                "Records of a batch; more than 1,000 only while catching up.",
+                &BATCH_RECORDS,
+            ),
+            copied_rows: metrics.counter(
+                "copied_rows_total",
+                "Rows that went by COPY, as they do while catching up; those that were there already included.",
+            ),
             insert_seconds: metrics.histogram(
                 "insert_duration_seconds",
                 "Time of one transaction, a batch each.",
@@ -82,10 +97,12 @@ impl Metrics {
         }
     }
 
-    /// A batch is in the database.
-    pub fn batch_written(&self, inserted: u64, duplicates: u64) {
-        self.rows_inserted.inc_by(inserted);
-        self.duplicates.inc_by(duplicates);
+    /// A batch of so many records is in the database.
+    pub fn batch_written(&self, records: usize, written: &Written) {
+        self.batch_records.observe(records as f64);
+        self.rows_inserted.inc_by(written.inserted);
+        self.duplicates.inc_by(written.duplicates);
+        self.copied_rows.inc_by(written.copied);
         self.batches.inc();
     }
 

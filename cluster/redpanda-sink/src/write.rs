@@ -48,9 +48,13 @@ pub struct Writer {
 
 /// What one attempt in the database came to.
 #[derive(Default)]
-struct Written {
-    inserted: u64,
-    duplicates: u64,
+pub struct Written {
+    /// Rows that were new.
+    pub inserted: u64,
+    /// Rows that were there already.
+    pub duplicates: u64,
+    /// Rows of both kinds that went by COPY.
+    pub copied: u64,
     /// Places in the batch, with what the database said.
     refused: Vec<(usize, Poison)>,
 }
@@ -140,7 +144,7 @@ impl Writer {
 
     async fn write(&mut self, batch: &Batch) {
         let written = self.insert(batch).await;
-        self.metrics.batch_written(written.inserted, written.duplicates);
+        self.metrics.batch_written(batch.items.len(), &written);
         let mut letters: Vec<(&Item, &Poison)> = batch
             .items
             .iter()
@@ -269,6 +273,7 @@ async fn insert_all(connection: &mut PgConnection, tables: &[Vec<(usize, &Row)>]
         let inserted = if rows.len() < COPY_ROWS {
             table::insert(&mut transaction, source, &rows).await?
         } else {
+            written.copied += rows.len() as u64;
             copy::insert(&mut transaction, source, &rows).await?
         };
         written.inserted += inserted;
