@@ -2,6 +2,7 @@
 
 use axum::Json;
 use axum::extract::State;
+use axum::response::Response;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use service::extract::Query;
@@ -13,7 +14,9 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::App;
+use crate::answer::{Columns, Wish};
 use crate::database::problem;
+use crate::latest::latest_sql;
 use crate::range::{Limits, Range, device_id, range};
 
 const HISTORY: Limits = Limits::days(1, 31, "31 days");
@@ -102,7 +105,7 @@ pub(crate) struct EnergyBucket {
     average_power_l2_w: Option<f64>,
     average_power_l3_w: Option<f64>,
     average_export_power_w: Option<f64>,
-    /// Null where no price is known.
+    /// Null where energy was counted in a quarter hour without a price, or under prices of two currencies.
     #[sqlx(default)]
     cost: Option<f64>,
     #[sqlx(default)]
@@ -110,6 +113,28 @@ pub(crate) struct EnergyBucket {
     count: i64,
     /// A gain spans more than 15 minutes without a reading.
     estimated: bool,
+    /// Whether there is any price to ask for.
+    #[serde(skip)]
+    #[schema(ignore)]
+    priced: bool,
+}
+
+impl Columns for EnergyBucket {
+    const COLUMNS: &[&str] = &[
+        "start",
+        "end",
+        "energy_kwh",
+        "export_kwh",
+        "average_power_w",
+        "average_power_l1_w",
+        "average_power_l2_w",
+        "average_power_l3_w",
+        "average_export_power_w",
+        "cost",
+        "currency",
+        "count",
+        "estimated",
+    ];
 }
 
 #[derive(Deserialize, IntoParams)]
@@ -134,7 +159,33 @@ pub(crate) struct SeriesQuery {
     device_id: Option<String>,
 }
 
-/// Newest reading of each meter.
+/// A Shelly Pro 3EM sends its powers in one frame and its counters in another.
+const LATEST_SQL: &str = latest_sql!(
+    "energy",
+    "energy_consumption",
+    [
+        "power_w",
+        "power_l1_w",
+        "power_l2_w",
+        "power_l3_w",
+        "export_power_w",
+        "energy_wh",
+        "export_energy_wh",
+        "voltage_l1_v",
+        "voltage_l2_v",
+        "voltage_l3_v",
+        "current_l1_a",
+        "current_l2_a",
+        "current_l3_a",
+        "power_factor",
+        "meter_id",
+        "meter_type",
+        "rssi_dbm"
+    ]
+);
+
+/// Newest reading of each meter. Meters that report in several frames: each field as last reported, at most 10 minutes
+/// before the newest reading.
 #[utoipa::path(get, path = "/api/v1/energy/latest", tag = "energy", params(DeviceQuery),
     security(("bearer" = ["read:energy"])), responses((status = 200, body = EnergyReadings)))]
 async fn latest(
@@ -142,19 +193,8 @@ async fn latest(
     State(app): State<App>,
     Query(query): Query<DeviceQuery>,
 ) -> Result<Json<EnergyReadings>, Problem> {
-    // device_spans has one row a device; each newest row comes from the end of the index on (device_id, time).
-    const SQL: &str = "
-        select r.* from device_spans as s
-        cross join lateral (
-            select device_id, time, clock, agent, location, power_w, power_l1_w, power_l2_w, power_l3_w, export_power_w,
-                energy_wh, export_energy_wh, voltage_l1_v, voltage_l2_v, voltage_l3_v, current_l1_a, current_l2_a,
-                current_l3_a, power_factor, meter_id, meter_type, rssi_dbm
-            from energy_consumption where device_id = s.device_id order by time desc limit 1
-        ) as r
-        where s.kind = 'energy' and ($1::text is null or s.device_id = $1)
-        order by r.device_id";
     let device = device_id(query.device_id.as_deref())?;
-    let items = sqlx::query_as(SQL)
+    let items = sqlx::query_as(LATEST_SQL)
         .bind(device.as_ref().map(|id| id.as_str()))
         .fetch_all(app.database.pool())
         .await
@@ -197,46 +237,62 @@ async fn hourly_total(
 
 /// Hours.
 #[utoipa::path(get, path = "/api/v1/energy/history", tag = "energy", params(SeriesQuery),
-    security(("bearer" = ["read:energy"])), responses((status = 200, body = EnergySeries)))]
+    security(("bearer" = ["read:energy"])), responses(
+    (status = 200, content((EnergySeries = "application/json"), (String = "text/csv"))),
+    (status = 304, description = "What `If-None-Match` names is still right."),
+))]
 async fn history(
     _: Scoped<ReadEnergy>,
     State(app): State<App>,
     Query(query): Query<SeriesQuery>,
-) -> Result<Json<EnergySeries>, Problem> {
-    series(&app, &query, HOURLY, HISTORY).await
+    wish: Wish,
+) -> Result<Response, Problem> {
+    series(&app, &query, wish, HOURLY, HISTORY).await
 }
 
 /// Local days.
 #[utoipa::path(get, path = "/api/v1/energy/daily-summary", tag = "energy", params(SeriesQuery),
-    security(("bearer" = ["read:energy"])), responses((status = 200, body = EnergySeries)))]
+    security(("bearer" = ["read:energy"])), responses(
+    (status = 200, content((EnergySeries = "application/json"), (String = "text/csv"))),
+    (status = 304, description = "What `If-None-Match` names is still right."),
+))]
 async fn daily_summary(
     _: Scoped<ReadEnergy>,
     State(app): State<App>,
     Query(query): Query<SeriesQuery>,
-) -> Result<Json<EnergySeries>, Problem> {
-    series(&app, &query, DAILY, DAYS).await
+    wish: Wish,
+) -> Result<Response, Problem> {
+    series(&app, &query, wish, DAILY, DAYS).await
 }
 
 /// Local months.
 #[utoipa::path(get, path = "/api/v1/energy/monthly-summary", tag = "energy", params(SeriesQuery),
-    security(("bearer" = ["read:energy"])), responses((status = 200, body = EnergySeries)))]
+    security(("bearer" = ["read:energy"])), responses(
+    (status = 200, content((EnergySeries = "application/json"), (String = "text/csv"))),
+    (status = 304, description = "What `If-None-Match` names is still right."),
+))]
 async fn monthly_summary(
     _: Scoped<ReadEnergy>,
     State(app): State<App>,
     Query(query): Query<SeriesQuery>,
-) -> Result<Json<EnergySeries>, Problem> {
-    series(&app, &query, MONTHLY, MONTHS).await
+    wish: Wish,
+) -> Result<Response, Problem> {
+    series(&app, &query, wish, MONTHLY, MONTHS).await
 }
 
 /// Local years.
 #[utoipa::path(get, path = "/api/v1/energy/yearly-summary", tag = "energy", params(SeriesQuery),
-    security(("bearer" = ["read:energy"])), responses((status = 200, body = EnergySeries)))]
+    security(("bearer" = ["read:energy"])), responses(
+    (status = 200, content((EnergySeries = "application/json"), (String = "text/csv"))),
+    (status = 304, description = "What `If-None-Match` names is still right."),
+))]
 async fn yearly_summary(
     _: Scoped<ReadEnergy>,
     State(app): State<App>,
     Query(query): Query<SeriesQuery>,
-) -> Result<Json<EnergySeries>, Problem> {
-    series(&app, &query, YEARLY, YEARS).await
+    wish: Wish,
+) -> Result<Response, Problem> {
+    series(&app, &query, wish, YEARLY, YEARS).await
 }
 
 /// One statement a period: the sum over the chosen meters of what the view says of each. A period belongs to a range
@@ -249,7 +305,8 @@ macro_rules! bucket_sql {
                 sum(average_power_w) as average_power_w, sum(average_power_l1_w) as average_power_l1_w,
                 sum(average_power_l2_w) as average_power_l2_w, sum(average_power_l3_w) as average_power_l3_w,
                 sum(average_export_power_w) as average_export_power_w,
-                sum(count)::bigint as count, coalesce(bool_or(estimated), false) as estimated
+                sum(count)::bigint as count, coalesce(bool_or(estimated), false) as estimated,
+                exists (select from energy_prices where valid_from < $3) as priced
              from ", $view,
             " where device_id = any($1) and ", $period, "_start >= $2 and ", $period, "_start < $3
              group by 1, 2 order by 1"
@@ -262,22 +319,78 @@ const DAILY: &str = bucket_sql!("energy_daily_summary", "day");
 const MONTHLY: &str = bucket_sql!("energy_monthly_summary", "month");
 const YEARLY: &str = bucket_sql!("energy_yearly_summary", "year");
 
+/// What the energy of each period costs, whose starts are $2 in order and lie in [$3, $4).
+///
+/// The price of a quarter hour is the one valid at its start. Within a period, each stretch of quarters with one price has
+/// the gain from its counter's total before it to the total at its end: the same totals the sums are made of, so the
+/// stretches add up to them. A period has no cost where energy was counted in a quarter without a price, or where its prices
+/// have different currencies. Where the quarters hold no values (plain PostgreSQL) the last one of a stretch is looked up.
+const COST_SQL: &str = "
+    with quarters as (
+        select d.device_id, q.meter_id, q.quarter_start, q.last_energy_wh,
+            width_bucket(q.quarter_start, $2::timestamptz[]) as period, price.valid_from,
+            coalesce(price.valid_to, 'infinity') > q.quarter_start and price.valid_from is not null as priced,
+            price.price_per_kwh::float8 as price_per_kwh, price.currency
+        from unnest($1::text[]) as d (device_id)
+        cross join lateral energy_quarters_of(d.device_id, $3, $4) as q
+        left join lateral (
+            select * from energy_prices where valid_from <= q.quarter_start order by valid_from desc limit 1
+        ) as price on true
+        where q.last_energy_time is not null
+    ),
+    stretches as (
+        select device_id, meter_id, period, priced, price_per_kwh, currency,
+            max(quarter_start) + interval '15 minutes' as stretch_end,
+            (array_agg(last_energy_wh order by quarter_start desc))[1] as last_wh
+        from quarters
+        group by device_id, meter_id, period, valid_from, priced, price_per_kwh, currency
+    ),
+    meters as (
+        select device_id, meter_id, coalesce(
+            (
+                select counter_total('energy', device_id, meter_id, $3, b.value_wh)
+                from counter_before('energy', device_id, meter_id, $3) as b where b.at is not null
+            ),
+            (select f.value_wh from counter_from('energy', device_id, meter_id, $3) as f)
+        ) as start_wh
+        from (select distinct device_id, meter_id from stretches) as seen
+    ),
+    totals as (
+        select *, counter_total('energy', device_id, meter_id, stretch_end, coalesce(
+            last_wh, (counter_before('energy', device_id, meter_id, stretch_end)).value_wh
+        )) as total_wh
+        from stretches
+    ),
+    gains as (
+        select t.*, greatest(0, total_wh - coalesce(lag(total_wh) over earlier, start_wh)) as gain_wh
+        from totals as t join meters using (device_id, meter_id)
+        window earlier as (partition by device_id, meter_id order by stretch_end)
+    )
+    select ($2::timestamptz[])[period] as start, sum(gain_wh * price_per_kwh) / 1000 as cost, min(currency) as currency
+    from gains
+    where priced or gain_wh > 0
+    group by period
+    having bool_and(priced) and min(currency) = max(currency)";
+
 async fn series(
     app: &App,
     query: &SeriesQuery,
+    wish: Wish,
     sql: &'static str,
     limits: Limits,
-) -> Result<Json<EnergySeries>, Problem> {
-    let range = range(query.from.as_deref(), query.to.as_deref(), Utc::now(), limits)?;
+) -> Result<Response, Problem> {
+    let now = Utc::now();
+    let range = range(query.from.as_deref(), query.to.as_deref(), now, limits)?;
     let pool = app.database.pool();
     let devices = meters(pool, query.device_id.as_deref()).await?;
     let items = buckets(pool, sql, &devices, range).await?;
-    Ok(Json(EnergySeries {
+    let series = EnergySeries {
         from: range.from,
         to: range.to,
         devices,
         items,
-    }))
+    };
+    wish.answer(range, now, &series, &series.items)
 }
 
 /// The meter asked for, or the house's main meters.
@@ -297,11 +410,41 @@ async fn buckets(
     devices: &[String],
     range: Range,
 ) -> Result<Vec<EnergyBucket>, Problem> {
-    sqlx::query_as(sql)
+    let mut items: Vec<EnergyBucket> = sqlx::query_as(sql)
         .bind(devices)
         .bind(range.from)
         .bind(range.to)
         .fetch_all(pool)
         .await
-        .map_err(problem)
+        .map_err(problem)?;
+    if items.first().is_some_and(|first| first.priced) {
+        add_costs(pool, devices, &mut items).await?;
+    }
+    Ok(items)
+}
+
+#[derive(FromRow)]
+struct Cost {
+    start: DateTime<Utc>,
+    cost: f64,
+    currency: String,
+}
+
+async fn add_costs(pool: &PgPool, devices: &[String], items: &mut [EnergyBucket]) -> Result<(), Problem> {
+    let starts: Vec<_> = items.iter().map(|item| item.start).collect();
+    let costs: Vec<Cost> = sqlx::query_as(COST_SQL)
+        .bind(devices)
+        .bind(&starts)
+        .bind(starts.first())
+        .bind(items.last().map(|item| item.end))
+        .fetch_all(pool)
+        .await
+        .map_err(problem)?;
+    for cost in costs {
+        if let Ok(index) = starts.binary_search(&cost.start) {
+            items[index].cost = Some(cost.cost);
+            items[index].currency = Some(cost.currency);
+        }
+    }
+    Ok(())
 }

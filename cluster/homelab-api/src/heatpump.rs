@@ -2,6 +2,7 @@
 
 use axum::Json;
 use axum::extract::State;
+use axum::response::Response;
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
 use service::extract::Query;
@@ -13,7 +14,9 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::App;
+use crate::answer::{Columns, Wish};
 use crate::database::problem;
+use crate::latest::latest_sql;
 use crate::range::{Limits, Range, device_id, range};
 
 const HISTORY: Limits = Limits::days(1, 366, "366 days");
@@ -125,6 +128,27 @@ pub(crate) struct HeatpumpPoint {
     count: i64,
 }
 
+impl Columns for HeatpumpPoint {
+    const COLUMNS: &[&str] = &[
+        "device_id",
+        "time",
+        "outdoor_c",
+        "indoor_c",
+        "supply_c",
+        "return_c",
+        "hot_water_c",
+        "brine_in_c",
+        "brine_out_c",
+        "integral",
+        "flow_pump_percent",
+        "compressor_share",
+        "hot_water_share",
+        "aux_3kw_share",
+        "aux_6kw_share",
+        "count",
+    ];
+}
+
 /// Local days.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct HeatpumpDays {
@@ -150,6 +174,25 @@ pub(crate) struct HeatpumpDay {
     mean_return_c: Option<f64>,
     mean_hot_water_c: Option<f64>,
     count: i64,
+}
+
+impl Columns for HeatpumpDay {
+    const COLUMNS: &[&str] = &[
+        "device_id",
+        "start",
+        "end",
+        "compressor_hours",
+        "hot_water_hours",
+        "aux_3kw_hours",
+        "aux_6kw_hours",
+        "compressor_starts",
+        "mean_outdoor_c",
+        "mean_indoor_c",
+        "mean_supply_c",
+        "mean_return_c",
+        "mean_hot_water_c",
+        "count",
+    ];
 }
 
 #[derive(Deserialize, IntoParams)]
@@ -249,7 +292,44 @@ impl Resolution {
     }
 }
 
-/// Newest status of each heat pump.
+/// As for meters: a pump may report in several messages.
+const LATEST_SQL: &str = latest_sql!(
+    "heatpump",
+    "heatpump_status",
+    [
+        "outdoor_c",
+        "indoor_c",
+        "supply_c",
+        "return_c",
+        "hot_water_c",
+        "brine_in_c",
+        "brine_out_c",
+        "integral",
+        "flow_pump_percent",
+        "compressor_on",
+        "brine_pump_on",
+        "flow_pump_on",
+        "hot_water_on",
+        "aux_3kw_on",
+        "aux_6kw_on",
+        "compressor_hours",
+        "hot_water_hours",
+        "aux_3kw_hours",
+        "aux_6kw_hours",
+        "settings_indoor_target_c",
+        "settings_mode",
+        "settings_curve",
+        "settings_curve_min",
+        "settings_curve_max",
+        "settings_curve_plus_5",
+        "settings_curve_zero",
+        "settings_curve_minus_5",
+        "settings_heat_stop_c",
+        "settings_integral"
+    ]
+);
+
+/// Newest status of each heat pump: each field as last reported, at most 10 minutes before the newest reading.
 #[utoipa::path(get, path = "/api/v1/heatpump/latest", tag = "heatpump", params(DeviceQuery),
     security(("bearer" = ["read:heatpump"])), responses((status = 200, body = HeatpumpReadings)))]
 async fn latest(
@@ -257,15 +337,8 @@ async fn latest(
     State(app): State<App>,
     Query(query): Query<DeviceQuery>,
 ) -> Result<Json<HeatpumpReadings>, Problem> {
-    const SQL: &str = "
-        select r.* from device_spans as s
-        cross join lateral (
-            select * from heatpump_status where device_id = s.device_id order by time desc limit 1
-        ) as r
-        where s.kind = 'heatpump' and ($1::text is null or s.device_id = $1)
-        order by r.device_id";
     let device = device_id(query.device_id.as_deref())?;
-    let items = sqlx::query_as(SQL)
+    let items = sqlx::query_as(LATEST_SQL)
         .bind(device.as_ref().map(|id| id.as_str()))
         .fetch_all(app.database.pool())
         .await
@@ -332,12 +405,16 @@ const DAYS_SQL: &str = summary_sql!("heatpump_daily_summary", "day");
 
 /// Means and running shares by bucket.
 #[utoipa::path(get, path = "/api/v1/heatpump/history", tag = "heatpump", params(HistoryQuery),
-    security(("bearer" = ["read:heatpump"])), responses((status = 200, body = HeatpumpSeries)))]
+    security(("bearer" = ["read:heatpump"])), responses(
+    (status = 200, content((HeatpumpSeries = "application/json"), (String = "text/csv"))),
+    (status = 304, description = "What `If-None-Match` names is still right."),
+))]
 async fn history(
     _: Scoped<ReadHeatpump>,
     State(app): State<App>,
     Query(query): Query<HistoryQuery>,
-) -> Result<Json<HeatpumpSeries>, Problem> {
+    wish: Wish,
+) -> Result<Response, Problem> {
     let now = Utc::now();
     let range = range(query.from.as_deref(), query.to.as_deref(), now, HISTORY)?;
     let device = device_id(query.device_id.as_deref())?;
@@ -355,22 +432,27 @@ async fn history(
     };
     let items = query.fetch_all(app.database.pool()).await.map_err(problem)?;
     let resolution_seconds = resolution.length().num_seconds();
-    Ok(Json(HeatpumpSeries {
+    let series = HeatpumpSeries {
         from: range.from,
         to: range.to,
         resolution_seconds,
         items,
-    }))
+    };
+    wish.answer(range, now, &series, &series.items)
 }
 
 /// Hours, starts and mean temperatures by local day.
 #[utoipa::path(get, path = "/api/v1/heatpump/daily-summary", tag = "heatpump", params(DaysQuery),
-    security(("bearer" = ["read:heatpump"])), responses((status = 200, body = HeatpumpDays)))]
+    security(("bearer" = ["read:heatpump"])), responses(
+    (status = 200, content((HeatpumpDays = "application/json"), (String = "text/csv"))),
+    (status = 304, description = "What `If-None-Match` names is still right."),
+))]
 async fn daily_summary(
     _: Scoped<ReadHeatpump>,
     State(app): State<App>,
     Query(query): Query<DaysQuery>,
-) -> Result<Json<HeatpumpDays>, Problem> {
+    wish: Wish,
+) -> Result<Response, Problem> {
     const SQL: &str = "
         select device_id, day_start as start, day_end as \"end\", compressor_hours, hot_water_hours, aux_3kw_hours,
             aux_6kw_hours, compressor_starts, mean_outdoor_c, mean_indoor_c, mean_supply_c, mean_return_c,
@@ -378,7 +460,8 @@ async fn daily_summary(
         from heatpump_daily_summary
         where ($1::text is null or device_id = $1) and day_start >= $2 and day_start < $3
         order by device_id, day_start";
-    let range = range(query.from.as_deref(), query.to.as_deref(), Utc::now(), DAYS)?;
+    let now = Utc::now();
+    let range = range(query.from.as_deref(), query.to.as_deref(), now, DAYS)?;
     let device = device_id(query.device_id.as_deref())?;
     let items = sqlx::query_as(SQL)
         .bind(device.as_ref().map(|id| id.as_str()))
@@ -387,11 +470,12 @@ async fn daily_summary(
         .fetch_all(app.database.pool())
         .await
         .map_err(problem)?;
-    Ok(Json(HeatpumpDays {
+    let days = HeatpumpDays {
         from: range.from,
         to: range.to,
         items,
-    }))
+    };
+    wish.answer(range, now, &days, &days.items)
 }
 
 #[cfg(test)]

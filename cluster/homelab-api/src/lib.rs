@@ -4,11 +4,13 @@
 //! computes no sums either: those are the database's views; this crate checks parameters, asks, and answers.
 //! docs/API.md has every path and field.
 
+mod answer;
 mod database;
 mod devices;
 mod energy;
 mod events;
 mod heatpump;
+mod latest;
 mod openapi;
 mod plugs;
 mod range;
@@ -65,7 +67,7 @@ pub fn run(settings: Settings, listeners: Listeners, lifecycle: &Lifecycle) -> a
 /// The OpenAPI document, as `/openapi.json` answers it.
 pub fn openapi() -> OpenApi {
     let (_, document) = api().split_for_parts();
-    openapi::with_problems(document)
+    openapi::with_every_field(openapi::with_problems(document))
 }
 
 fn api() -> OpenApiRouter<App> {

@@ -1,7 +1,7 @@
 //! `/api/v1/plugs/{device_id}/history`: energy, power and on-time by the hour.
 
-use axum::Json;
 use axum::extract::State;
+use axum::response::Response;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use service::extract::{Path, Query};
@@ -13,6 +13,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::App;
+use crate::answer::{Columns, Wish};
 use crate::database::problem;
 use crate::range::{Limits, device_id, range};
 
@@ -45,6 +46,18 @@ pub(crate) struct PlugHour {
     estimated: bool,
 }
 
+impl Columns for PlugHour {
+    const COLUMNS: &[&str] = &[
+        "start",
+        "end",
+        "energy_kwh",
+        "average_power_w",
+        "on_hours",
+        "count",
+        "estimated",
+    ];
+}
+
 #[derive(Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct HistoryQuery {
@@ -59,19 +72,24 @@ pub(crate) struct HistoryQuery {
 /// Hours of one plug.
 #[utoipa::path(get, path = "/api/v1/plugs/{device_id}/history", tag = "plugs",
     params(("device_id" = String, Path, min_length = 1, max_length = 128), HistoryQuery),
-    security(("bearer" = ["read:plugs"])), responses((status = 200, body = PlugSeries)))]
+    security(("bearer" = ["read:plugs"])), responses(
+    (status = 200, content((PlugSeries = "application/json"), (String = "text/csv"))),
+    (status = 304, description = "What `If-None-Match` names is still right."),
+))]
 async fn history(
     _: Scoped<ReadPlugs>,
     State(app): State<App>,
     Path(device): Path<String>,
     Query(query): Query<HistoryQuery>,
-) -> Result<Json<PlugSeries>, Problem> {
+    wish: Wish,
+) -> Result<Response, Problem> {
     const SQL: &str = "
         select hour_start as start, hour_end as \"end\", energy_wh / 1000 as energy_kwh, average_power_w, on_hours, count,
             coalesce(estimated, false) as estimated
         from plug_hourly where device_id = $1 and hour_start >= $2 and hour_start < $3
         order by hour_start";
-    let range = range(query.from.as_deref(), query.to.as_deref(), Utc::now(), HISTORY)?;
+    let now = Utc::now();
+    let range = range(query.from.as_deref(), query.to.as_deref(), now, HISTORY)?;
     device_id(Some(&device))?;
     let items = sqlx::query_as(SQL)
         .bind(&device)
@@ -80,10 +98,11 @@ async fn history(
         .fetch_all(app.database.pool())
         .await
         .map_err(problem)?;
-    Ok(Json(PlugSeries {
+    let series = PlugSeries {
         from: range.from,
         to: range.to,
         device_id: device,
         items,
-    }))
+    };
+    wish.answer(range, now, &series, &series.items)
 }

@@ -2,6 +2,7 @@
 
 use axum::Json;
 use axum::extract::State;
+use axum::response::Response;
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
 use service::extract::Query;
@@ -13,6 +14,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::App;
+use crate::answer::{Columns, Wish};
 use crate::database::problem;
 use crate::range::{Limits, Range, device_id, location, range};
 
@@ -75,6 +77,16 @@ pub(crate) struct TemperaturePoint {
     time: DateTime<Utc>,
     temperature_c: Option<f64>,
     humidity_percent: Option<f64>,
+}
+
+impl Columns for TemperaturePoint {
+    const COLUMNS: &[&str] = &[
+        "device_id",
+        "location",
+        "time",
+        "temperature_c",
+        "humidity_percent",
+    ];
 }
 
 #[derive(Deserialize, IntoParams)]
@@ -145,12 +157,16 @@ async fn newest(pool: &PgPool, location: Option<&str>) -> Result<Json<Temperatur
 
 /// Temperature and humidity over time.
 #[utoipa::path(get, path = "/api/v1/temperature/history", tag = "temperature", params(HistoryQuery),
-    security(("bearer" = ["read:temperature"])), responses((status = 200, body = TemperatureSeries)))]
+    security(("bearer" = ["read:temperature"])), responses(
+    (status = 200, content((TemperatureSeries = "application/json"), (String = "text/csv"))),
+    (status = 304, description = "What `If-None-Match` names is still right."),
+))]
 async fn history(
     _: Scoped<ReadTemperature>,
     State(app): State<App>,
     Query(query): Query<HistoryQuery>,
-) -> Result<Json<TemperatureSeries>, Problem> {
+    wish: Wish,
+) -> Result<Response, Problem> {
     let now = Utc::now();
     let range = history_range(&query, now)?;
     let wanted = Wanted {
@@ -159,19 +175,14 @@ async fn history(
         range,
     };
     let pool = app.database.pool();
-    let resolution = wanted.resolution(pool, now).await?;
-    let items = match resolution {
-        None => wanted.fetch(RAW_SQL, None, pool).await?,
-        Some(Resolution::Minutes(minutes)) => wanted.fetch(MINUTES_SQL, Some(minutes), pool).await?,
-        Some(Resolution::Hour) => wanted.fetch(HOURS_SQL, None, pool).await?,
-    };
-    let resolution_seconds = resolution.map(Resolution::seconds);
-    Ok(Json(TemperatureSeries {
+    let (resolution, items) = wanted.points(pool, now).await?;
+    let series = TemperatureSeries {
         from: range.from,
         to: range.to,
-        resolution_seconds,
+        resolution_seconds: resolution.map(Resolution::seconds),
         items,
-    }))
+    };
+    wish.answer(range, now, &series, &series.items)
 }
 
 fn history_range(query: &HistoryQuery, now: DateTime<Utc>) -> Result<Range, Problem> {
@@ -245,13 +256,17 @@ macro_rules! readings_sql {
     };
 }
 
+/// One reading more than is answered, so that "too many" is seen without a count.
 const RAW_SQL: &str = concat!(
-    readings_sql!("location, time, temperature_c, humidity_percent", ""),
+    readings_sql!(
+        "location, time, temperature_c, humidity_percent",
+        "order by time limit $5"
+    ),
     " order by s.device_id, r.time"
 );
 const MINUTES_SQL: &str = concat!(
     readings_sql!(
-        "location, date_bin(make_interval(mins => $5), time, '2000-01-01 00:00:00+00') as time,
+        "location, date_bin(make_interval(mins => $5::int), time, '2000-01-01 00:00:00+00') as time,
          avg(temperature_c) as temperature_c, avg(humidity_percent) as humidity_percent",
         "group by 1, 2"
     ),
@@ -264,62 +279,66 @@ const HOURS_SQL: &str = "
     where ($1::text is null or device_id = $1) and ($2::text is null or location = $2)
         and hour_start >= $3 and hour_start < $4
     order by device_id, time";
-/// Most readings of one device, counted no further than one beyond the limit, and the time of the first of all.
-const COUNT_SQL: &str = "
-    select max(count), min(first) from (
-        select count(*) as count, min(time) as first from (
-            select s.device_id, r.time from device_spans as s cross join lateral (
-                select time from temperature_sensors
-                where device_id = s.device_id and time >= $3 and time < $4 and clock <> 'unsynced'
-                    and ($2::text is null or location = $2)
-                order by time limit $5
-            ) as r
-            where s.kind = 'temperature' and ($1::text is null or s.device_id = $1)
-        ) as readings
-        group by device_id
-    ) as devices";
+/// Start of the first hour of all.
 const FIRST_HOUR_SQL: &str = "
     select min(hour_start) from temperature_hourly
     where ($1::text is null or device_id = $1) and ($2::text is null or location = $2)
         and hour_start >= $3 and hour_start < $4";
 
 impl Wanted {
-    /// None for raw readings. Where raw readings may have been dropped and the hours reach further back, hours.
-    async fn resolution(&self, pool: &PgPool, now: DateTime<Utc>) -> Result<Option<Resolution>, Problem> {
-        let (count, first): (Option<i64>, Option<DateTime<Utc>>) = sqlx::query_as(COUNT_SQL)
+    /// Raw readings where no device has too many; means otherwise, and hours where raw readings may have been dropped and
+    /// the hours reach further back.
+    async fn points(
+        &self,
+        pool: &PgPool,
+        now: DateTime<Utc>,
+    ) -> Result<(Option<Resolution>, Vec<TemperaturePoint>), Problem> {
+        let raw = self.fetch(RAW_SQL, Some(POINTS + 1), pool).await?;
+        let resolution = if self.hours_reach_back(&raw, pool, now).await? {
+            Resolution::Hour
+        } else if most_of_one_device(&raw) > POINTS as usize {
+            Resolution::of(self.range)
+        } else {
+            return Ok((None, raw));
+        };
+        drop(raw);
+        let items = match resolution {
+            Resolution::Minutes(minutes) => self.fetch(MINUTES_SQL, Some(minutes.into()), pool).await?,
+            Resolution::Hour => self.fetch(HOURS_SQL, None, pool).await?,
+        };
+        Ok((Some(resolution), items))
+    }
+
+    async fn hours_reach_back(
+        &self,
+        raw: &[TemperaturePoint],
+        pool: &PgPool,
+        now: DateTime<Utc>,
+    ) -> Result<bool, Problem> {
+        if self.range.from >= now - RAW_AGE {
+            return Ok(false);
+        }
+        let first_hour: Option<DateTime<Utc>> = sqlx::query_scalar(FIRST_HOUR_SQL)
             .bind(&self.device_id)
             .bind(&self.location)
             .bind(self.range.from)
             .bind(self.range.to)
-            .bind(POINTS + 1)
             .fetch_one(pool)
             .await
             .map_err(problem)?;
-        if self.range.from < now - RAW_AGE {
-            let first_hour: Option<DateTime<Utc>> = sqlx::query_scalar(FIRST_HOUR_SQL)
-                .bind(&self.device_id)
-                .bind(&self.location)
-                .bind(self.range.from)
-                .bind(self.range.to)
-                .fetch_one(pool)
-                .await
-                .map_err(problem)?;
-            let reaches_back = match (first_hour, first) {
-                (Some(hour), Some(first)) => hour + TimeDelta::hours(1) <= first,
-                (Some(_), None) => true,
-                (None, _) => false,
-            };
-            if reaches_back {
-                return Ok(Some(Resolution::Hour));
-            }
-        }
-        Ok((count.unwrap_or(0) > POINTS).then(|| Resolution::of(self.range)))
+        let first = raw.iter().map(|point| point.time).min();
+        Ok(match (first_hour, first) {
+            (Some(hour), Some(first)) => hour + TimeDelta::hours(1) <= first,
+            (Some(_), None) => true,
+            (None, _) => false,
+        })
     }
 
+    /// `fifth` is the limit a device, or the minutes of a bucket.
     async fn fetch(
         &self,
         sql: &'static str,
-        minutes: Option<i32>,
+        fifth: Option<i64>,
         pool: &PgPool,
     ) -> Result<Vec<TemperaturePoint>, Problem> {
         let mut query = sqlx::query_as(sql)
@@ -327,9 +346,18 @@ impl Wanted {
             .bind(&self.location)
             .bind(self.range.from)
             .bind(self.range.to);
-        if let Some(minutes) = minutes {
-            query = query.bind(minutes);
+        if let Some(fifth) = fifth {
+            query = query.bind(fifth);
         }
         query.fetch_all(pool).await.map_err(problem)
     }
+}
+
+/// The points are in the order of their devices.
+fn most_of_one_device(points: &[TemperaturePoint]) -> usize {
+    points
+        .chunk_by(|a, b| a.device_id == b.device_id)
+        .map(<[_]>::len)
+        .max()
+        .unwrap_or(0)
 }
