@@ -76,6 +76,14 @@ bench-ws: setup-demo ## energy-ws: delays, throughput, memory of a client; one J
 test-gitops: ## the Flux tree: rendered, against schemas and a real API server, and by rule (the first time about 12 minutes)
 	@tests/gitops/run.sh
 
+.PHONY: test-sink-faults
+test-sink-faults: setup build-rust ## redpanda-sink killed 100 times over 200,000 records; make test has a short form
+	SINK_FAULT_KILLS=100 SINK_FAULT_RECORDS=200000 cargo test --locked -p e2e --test sink -- --nocapture faults::
+
+.PHONY: bench-sink
+bench-sink: setup ## redpanda-sink against \copy and Redpanda Connect: one JSON line, about 20 minutes
+	@tests/bench/sink/run.sh
+
 .PHONY: setup-demo setup-check
 setup-demo:
 	@$(SETUP) demo
