@@ -418,4 +418,121 @@ mod tests {
         assert!(one.hear(1, CommandOutcome::Expired, at(601), at(602), WAIT));
         assert_eq!(one.status, "expired");
     }
+
+    fn saw(agent: &str, second: i64, value: i64) -> Sighting {
+        Sighting {
+            kind: Kind::HeatpumpSettings,
+            device_id: "pump".to_owned(),
+            agent: agent.to_owned(),
+            time: at(second),
+            reported: json!({"indoor_target_c": value, "mode": 1}),
+        }
+    }
+
+    fn published(agent: &str, second: i64) -> Said {
+        Said::Outcome {
+            agent: agent.to_owned(),
+            command: 1,
+            attempt: 1,
+            outcome: CommandOutcome::Published,
+            time: at(second),
+        }
+    }
+
+    /// What is noted in one transaction.
+    type Step = (Vec<Sighting>, Vec<Said>);
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn only_a_later_record_of_the_same_agent_confirms_in_whatever_order_things_come() {
+        let folder = stack::guardian::run().unwrap().data("progress").unwrap();
+        let postgres = stack::postgres::Postgres::start(&folder).await.unwrap();
+        let url = postgres.url("settings", "homelab_settings");
+        let mut connection = <PgConnection as sqlx::Connection>::connect(&url).await.unwrap();
+        let mut check = async |what: &str, steps: Vec<Step>, want: &str| {
+            for order in 0..2 {
+                sqlx::query("delete from outbox")
+                    .execute(&mut connection)
+                    .await
+                    .unwrap();
+                sqlx::query(
+                    "insert into outbox (id, device_id, agent, kind, wanted, asked, requested_by, created_at, expires_at)
+                     overriding system value
+                     values (1, 'pump', 'p0', 'heatpump_settings', '{\"indoor_target_c\": 22}', '{}', 'x', $1, $2)",
+                )
+                .bind(at(0))
+                .bind(at(600))
+                .execute(&mut connection)
+                .await
+                .unwrap();
+                let mut steps = steps.clone();
+                if order == 1 {
+                    steps.reverse();
+                }
+                // Each comes twice: topics are read again after a crash.
+                for (sightings, said) in steps.iter().chain(&steps) {
+                    note(&mut connection, sightings, said, WAIT).await.unwrap();
+                }
+                let status: String = sqlx::query_scalar("select status from outbox")
+                    .fetch_one(&mut connection)
+                    .await
+                    .unwrap();
+                assert_eq!(status, want, "{what}, order {order}");
+            }
+        };
+        let seen = |sighting| (vec![sighting], vec![]);
+        let said = |said| (vec![], vec![said]);
+        check("nothing", vec![], "pending").await;
+        check("published", vec![said(published("p0", 10))], "published").await;
+        check("a record alone", vec![seen(saw("p0", 11, 22))], "pending").await;
+        check(
+            "both",
+            vec![said(published("p0", 10)), seen(saw("p0", 11, 22))],
+            "confirmed",
+        )
+        .await;
+        check(
+            "at once",
+            vec![(vec![saw("p0", 11, 22)], vec![published("p0", 10)])],
+            "confirmed",
+        )
+        .await;
+        check(
+            "the same moment",
+            vec![said(published("p0", 10)), seen(saw("p0", 10, 22))],
+            "published",
+        )
+        .await;
+        check(
+            "from before",
+            vec![said(published("p0", 10)), seen(saw("p0", 9, 22))],
+            "published",
+        )
+        .await;
+        check(
+            "another value",
+            vec![said(published("p0", 10)), seen(saw("p0", 11, 21))],
+            "published",
+        )
+        .await;
+        check(
+            "another agent's record",
+            vec![said(published("p0", 10)), seen(saw("p1", 11, 22))],
+            "published",
+        )
+        .await;
+        check(
+            "another agent's answer",
+            vec![said(published("p1", 10)), seen(saw("p0", 11, 22))],
+            "pending",
+        )
+        .await;
+        let back = vec![
+            said(published("p0", 10)),
+            seen(saw("p0", 11, 22)),
+            seen(saw("p0", 12, 21)),
+        ];
+        check("the panel changes it back", back, "confirmed").await;
+        let old = vec![said(published("p0", -100)), seen(saw("p0", 11, 22))];
+        check("an answer from another life of the database", old, "pending").await;
+    }
 }

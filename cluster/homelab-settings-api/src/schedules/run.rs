@@ -195,3 +195,113 @@ async fn make(
     );
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(text: &str) -> DateTime<Utc> {
+        text.parse().unwrap()
+    }
+
+    async fn runs(pool: &PgPool, date: &str) -> Vec<(String, bool)> {
+        sqlx::query_as(
+            "select outcome, outbox_id is not null from power_plug_schedule_runs where local_date = $1",
+        )
+        .bind(date.parse::<NaiveDate>().unwrap())
+        .fetch_all(pool)
+        .await
+        .unwrap()
+    }
+
+    /// Looks every five minutes and answers when the run of `date` was made; whatever is made twice fails.
+    async fn made_at(pool: &PgPool, date: &str, from: &str, to: &str) -> Vec<DateTime<Utc>> {
+        let (mut now, mut made) = (at(from), Vec::new());
+        while now < at(to) {
+            look(pool, Pace::default(), now).await.unwrap();
+            let runs = runs(pool, date).await;
+            assert!(runs.len() <= 1, "{date}: {runs:?}");
+            if made.is_empty() && !runs.is_empty() {
+                made.push(now);
+            }
+            now += TimeDelta::minutes(5);
+        }
+        made
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_night_of_each_sort_makes_one_run() {
+        let folder = stack::guardian::run().unwrap().data("schedule-nights").unwrap();
+        let postgres = stack::postgres::Postgres::start(&folder).await.unwrap();
+        let pool = PgPool::connect(&postgres.url("settings", "homelab_settings"))
+            .await
+            .unwrap();
+        for statement in [
+            "insert into power_plugs (plug_id, agent, is_on, reported_at) values ('plug', 'p0', false, now())",
+            "insert into power_plug_schedules (plug_id, weekdays, local_time, turn_on, created_by, effective_from)
+             values ('plug', '{1,2,3,4,5,6,7}', '02:30', true, 'x', '2026-01-01')",
+        ] {
+            sqlx::query(statement).execute(&pool).await.unwrap();
+        }
+        let check = async |date: &str, from: &str, to: &str, want: &str| {
+            assert_eq!(made_at(&pool, date, from, to).await, [at(want)], "{date}");
+            assert_eq!(runs(&pool, date).await, [("queued".to_owned(), true)], "{date}");
+        };
+        // An ordinary night, the one without 02:30, the one that has it twice.
+        check(
+            "2026-02-10",
+            "2026-02-10T00:00:00Z",
+            "2026-02-10T03:00:00Z",
+            "2026-02-10T01:30:00Z",
+        )
+        .await;
+        check(
+            "2026-03-29",
+            "2026-03-28T23:00:00Z",
+            "2026-03-29T04:00:00Z",
+            "2026-03-29T01:00:00Z",
+        )
+        .await;
+        check(
+            "2026-10-25",
+            "2026-10-24T22:00:00Z",
+            "2026-10-25T04:00:00Z",
+            "2026-10-25T00:30:00Z",
+        )
+        .await;
+
+        // After an outage: within the grace of 15 minutes it is made, beyond it is noted and not made.
+        look(&pool, Pace::default(), at("2026-11-03T01:44:00Z"))
+            .await
+            .unwrap();
+        assert_eq!(runs(&pool, "2026-11-03").await, [("queued".to_owned(), true)]);
+        look(&pool, Pace::default(), at("2026-11-04T01:46:00Z"))
+            .await
+            .unwrap();
+        assert_eq!(runs(&pool, "2026-11-04").await, [("missed".to_owned(), false)]);
+        // A clock that goes back makes nothing again.
+        look(&pool, Pace::default(), at("2026-11-03T01:31:00Z"))
+            .await
+            .unwrap();
+        assert_eq!(runs(&pool, "2026-11-03").await, [("queued".to_owned(), true)]);
+
+        // One that is moved to later the same day runs again; one that is switched off does not.
+        let change = async |set: &str| {
+            let statement = format!("update power_plug_schedules set {set}");
+            sqlx::query(sqlx::AssertSqlSafe(statement))
+                .execute(&pool)
+                .await
+                .unwrap();
+        };
+        change("local_time = '20:00', effective_from = '2026-11-04T10:00:00Z'").await;
+        look(&pool, Pace::default(), at("2026-11-04T19:00:00Z"))
+            .await
+            .unwrap();
+        assert_eq!(runs(&pool, "2026-11-04").await.len(), 2);
+        change("enabled = false").await;
+        look(&pool, Pace::default(), at("2026-11-05T19:00:00Z"))
+            .await
+            .unwrap();
+        assert!(runs(&pool, "2026-11-05").await.is_empty());
+    }
+}
