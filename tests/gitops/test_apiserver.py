@@ -4,13 +4,13 @@ There are no nodes and no controllers, so nothing of it runs. Everything is on 1
 """
 
 import os
+import pathlib
 import secrets
 import shutil
 import socket
 import subprocess
 import tempfile
 import time
-import pathlib
 
 import pytest
 import yaml
@@ -67,7 +67,8 @@ class Server:
         deadline = time.monotonic() + READY_WITHIN_SECONDS
         while self.kubectl("get", "--raw=/readyz").returncode != 0:
             for name, part in self.parts:
-                assert part.poll() is None, f"{name} ended: {(self.folder / name).with_suffix('.log').read_text()[-2000:]}"
+                log = (self.folder / f"{name}.log").read_text()
+                assert part.poll() is None, f"{name} ended: {log[-2000:]}"
             assert time.monotonic() < deadline, f"no API server after {READY_WITHIN_SECONDS} s"
             time.sleep(0.5)
 
@@ -80,7 +81,8 @@ class Server:
         authority = self.folder / "certs/apiserver.crt"
         if not authority.exists():
             return subprocess.CompletedProcess(arguments, 1, "", "no certificate yet")
-        server = [f"--server=https://127.0.0.1:{self.port}", f"--certificate-authority={authority}", f"--token={self.token}"]
+        server = [f"--server=https://127.0.0.1:{self.port}", f"--certificate-authority={authority}"]
+        server.append(f"--token={self.token}")
         return subprocess.run(
             [KUBECTL, *server, *arguments],
             input=text,

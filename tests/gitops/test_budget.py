@@ -82,7 +82,8 @@ def table():
     lines = ["| node | what | cpu | memory |", "| --- | --- | --- | --- |"]
     lines += [f"| {node} | {name} | {cpu}m | {memory} MiB |" for node, name, cpu, memory in rows()]
     for node, (cpu, memory) in sums().items():
-        lines.append(f"| {node} | **with all of either and each** | **{cpu}m** of {NODE_CPU_MILLI}m | **{memory} MiB** of {NODE_MEMORY_MIB} MiB |")
+        room = f"**{cpu}m** of {NODE_CPU_MILLI}m | **{memory} MiB** of {NODE_MEMORY_MIB} MiB"
+        lines.append(f"| {node} | **with all of either and each** | {room} |")
     return "\n".join(lines)
 
 

@@ -24,9 +24,8 @@ def test_every_migration_is_listed():
     def problems():
         for folder in sorted(GITOPS.glob("apps/base/*/migrations")):
             made = yaml.safe_load((folder.parent / "kustomization.yaml").read_text())
-            listed = [
-                name for maker in made["configMapGenerator"] for name in maker["files"] if name.startswith("migrations/")
-            ]
+            named = [name for maker in made["configMapGenerator"] for name in maker["files"]]
+            listed = [name for name in named if name.startswith("migrations/")]
             files = sorted(f"migrations/{file.name}" for file in folder.iterdir())
             if listed != files:
                 yield f"{folder.parent.name}: listed {listed}, there are {files}"

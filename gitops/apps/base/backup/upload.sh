@@ -1,18 +1,19 @@
 #!/bin/sh
-# Copies /backup/dump.sql.gz to S3, reads it back and compares, and only then removes what is too old. Needs sh and rclone.
+# Copies dump.sql.gz to S3, reads it back and compares, and only then removes what is too old. Needs sh and rclone.
 #
-# Environment: BACKUP_BUCKET; BACKUP_PREFIX, whose dumps these are; KEEP_DAYS of the daily ones, KEEP_MONTHLY_DAYS of the
-# first of each month; RCLONE_CONFIG_S3_* as for rclone.
+# Environment: BACKUP_BUCKET; BACKUP_PREFIX, whose dumps these are; KEEP_DAYS of the daily ones, KEEP_MONTHLY_DAYS
+# of the first of each month; RCLONE_CONFIG_S3_* as for rclone; BACKUP_DIR, where the dump is, default /backup.
 # It never removes anything when the new dump could not be read back.
 set -eu
 
+folder=${BACKUP_DIR:-/backup}
 target="s3:$BACKUP_BUCKET/$BACKUP_PREFIX"
 now=$(date -u +%Y-%m-%dT%H%M%SZ)
-want=$(cat /backup/dump.sha256)
+want=$(cat "$folder/dump.sha256")
 
 # Copies to one name and compares what S3 gives back.
 store() {
-    rclone copyto --s3-no-check-bucket /backup/dump.sql.gz "$1"
+    rclone copyto --s3-no-check-bucket "$folder/dump.sql.gz" "$1"
     have=$(rclone cat "$1" | sha256sum | cut -d ' ' -f 1)
     if [ "$have" != "$want" ]; then
         printf 'upload: %s has checksum %s, %s was written\n' "$1" "$have" "$want" >&2
