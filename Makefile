@@ -80,6 +80,12 @@ test-gitops: ## the Flux tree: rendered, against schemas and a real API server, 
 test-sink-faults: setup build-rust ## redpanda-sink killed 100 times over 200,000 records; make test has a short form
 	SINK_FAULT_KILLS=100 SINK_FAULT_RECORDS=200000 cargo test --locked -p e2e --test sink -- --nocapture faults::
 
+.PHONY: bench-api
+bench-api: setup-demo ## homelab-api against pgbench with the same statements; one JSON line, 3 minutes (docs/PERFORMANCE.md)
+	@cargo build --release --locked -p homelab-api
+	@cargo build --locked -p bench-api
+	@target/debug/bench-api
+
 .PHONY: bench-sink
 bench-sink: setup ## redpanda-sink against \copy and Redpanda Connect: one JSON line, about 20 minutes
 	@tests/bench/sink/run.sh

@@ -314,7 +314,8 @@ macro_rules! bucket_sql {
     };
 }
 
-const HOURLY: &str = bucket_sql!("energy_hourly", "hour");
+/// Hours of the meters $1 that start in [$2, $3).
+pub const HOURLY: &str = bucket_sql!("energy_hourly", "hour");
 const DAILY: &str = bucket_sql!("energy_daily_summary", "day");
 const MONTHLY: &str = bucket_sql!("energy_monthly_summary", "month");
 const YEARLY: &str = bucket_sql!("energy_yearly_summary", "year");

@@ -33,6 +33,12 @@ use utoipa_axum::router::OpenApiRouter;
 
 pub use settings::Settings;
 
+/// The statements behind two answers, for the benchmark that runs them without this service around them.
+pub mod statements {
+    pub use crate::energy::HOURLY as ENERGY_HISTORY;
+    pub use crate::temperature::RAW_SQL as TEMPERATURE_HISTORY;
+}
+
 /// What handlers share.
 #[derive(Clone)]
 pub(crate) struct App {

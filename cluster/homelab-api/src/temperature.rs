@@ -257,7 +257,7 @@ macro_rules! readings_sql {
 }
 
 /// One reading more than is answered, so that "too many" is seen without a count.
-const RAW_SQL: &str = concat!(
+pub const RAW_SQL: &str = concat!(
     readings_sql!(
         "location, time, temperature_c, humidity_percent",
         "order by time limit $5"
