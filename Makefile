@@ -73,7 +73,7 @@ bench-ws: setup-demo ## energy-ws: delays, throughput, memory of a client; one J
 	@target/release/bench-ws
 
 .PHONY: test-gitops
-test-gitops: ## the Flux tree: rendered, against schemas and a real API server, and by rule (the first time about 12 minutes)
+test-gitops: setup ## the Flux tree: rendered, against schemas and a real API server, and by rule (the first time about 12 minutes)
 	@tests/gitops/run.sh
 
 .PHONY: test-sink-faults

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Puts what tests/gitops needs under target/gitops: a Python environment, kubectl, the custom resource definitions,
 # and an API server with etcd built from their Go modules. What is there already is kept. Nothing outside target/ is
-# changed, but for the caches of pip, npm and Go. It needs Python 3 with venv, npm and openssl.
+# changed, but for the caches of pip, npm and Go. It needs npm, openssl and Python 3 with venv, and says which is missing.
 #
 # GITOPS_APISERVER=no leaves the API server out: building it takes about 10 minutes and 2 GB on two cores, once.
 set -euo pipefail
@@ -10,6 +10,11 @@ root=$(cd "$here/../.." && pwd)
 place=$root/target/gitops
 mkdir -p "$place/bin" "$place/crds"
 say() { echo "gitops: $*"; }
+
+for program in python3 npm openssl; do
+  command -v "$program" >/dev/null || { say "$program is missing"; exit 1; }
+done
+python3 -c 'import ensurepip, venv' 2>/dev/null || { say "Python's venv is missing (Debian: apt install python3-venv)"; exit 1; }
 
 # Anything that decides what is installed is in this sum, so that a changed version is installed again.
 decisive=("$here/requirements.txt" "$here/package-lock.json" "$here/crds.txt" "$here"/apiserver/go.* "$here"/apiserver/*/main.go)

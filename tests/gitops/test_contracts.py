@@ -149,6 +149,10 @@ def test_the_blueprint_has_the_client_and_the_scopes():
     text = (GITOPS / "apps/base/authentik/homelab.yaml").read_text()
     entries = yaml.load(text, Blueprint)["entries"]
     scopes = re.search(r"## Scopes\n\n`([^`]+)`", (ROOT / "docs/API.md").read_text()).group(1).split()
+    for entry in entries:
+        # What an entry is found by is what it is set to; otherwise Authentik would make a second one.
+        for key, value in entry["identifiers"].items():
+            assert entry["attrs"].get(key, value) == value, f"{entry['model']}: {key} {value}"
     mappings = {
         entry["id"]: entry["attrs"]["scope_name"] for entry in entries if entry["model"].endswith(".scopemapping")
     }
