@@ -145,7 +145,7 @@ pub(crate) async fn earlier(
 ) -> Result<Option<Accepted>, Problem> {
     let Some(key) = key else { return Ok(None) };
     let found: Option<Earlier> = sqlx::query_as(
-        "select kind, asked, id as outbox_id, device_id, status, expires_at from outbox
+        "select kind, coalesce(asked, wanted) as asked, id as outbox_id, device_id, status, expires_at from outbox
          where requested_by = $1 and idempotency_key = $2",
     )
     .bind(requested_by)
@@ -259,7 +259,7 @@ pub(crate) struct Page {
 }
 
 const COLUMNS: &str =
-    "id, device_id, kind, asked, wanted, status, attempts, agent, requested_by, reason, created_at,
+    "id, device_id, kind, coalesce(asked, wanted) as asked, wanted, status, attempts, agent, requested_by, reason, created_at,
     published_at, expires_at, finished_at";
 
 /// The commands of a device, newest first.
