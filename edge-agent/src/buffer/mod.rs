@@ -245,11 +245,12 @@ impl Buffer {
         let epoch = match tree.get(b"mepoch").map_err(sled_error)? {
             Some(value) => read_u32(&value).ok_or(BufferError::Malformed("epoch"))?,
             None => {
+                // Before the epoch, which says that this was done.
+                sync_new(dir).map_err(io)?;
                 let epoch: u32 = rand::random();
                 tree.insert(b"mepoch", &epoch.to_be_bytes()).map_err(sled_error)?;
                 tree.flush().map_err(sled_error)?;
                 data_file.sync_data().map_err(io)?;
-                sync_dir(dir).map_err(io)?;
                 epoch
             }
         };
@@ -463,9 +464,15 @@ fn read_u64(value: &[u8]) -> Option<u64> {
     Some(u64::from_be_bytes(value.try_into().ok()?))
 }
 
-/// A new file is only found again after a power cut when its folder is synced too.
-fn sync_dir(dir: &Path) -> std::io::Result<()> {
-    File::open(dir)?.sync_all()
+/// sled writes its file `conf` once and never syncs it: with that file cut off nothing else can be opened any more. And
+/// a new file is only found again after a power cut when its folder is synced, and that folder's own.
+fn sync_new(dir: &Path) -> std::io::Result<()> {
+    File::open(dir.join("conf"))?.sync_all()?;
+    File::open(dir)?.sync_all()?;
+    match dir.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+        Some(parent) => File::open(parent)?.sync_all(),
+        None => Ok(()),
+    }
 }
 
 #[cfg(test)]
