@@ -151,7 +151,11 @@ if wanted_for check test; then
   have shellcheck || need shellcheck ShellCheck shellcheck shellcheck
 fi
 if wanted_for test; then
+  # The power cuts of tests/faults are made from what it records; elsewhere they are left out, and the test says so.
+  if [ "$(uname)" = Linux ]; then have strace || need strace strace strace -; fi
   have_chromium || need chromium chromium chromium "--cask chromium"
+  # tests/contract/run.sh puts schemathesis into an environment of its own; Debian packs the module for that apart.
+  python3 -c 'import ensurepip, venv' 2>/dev/null || need "python3 python3-venv" python3 python python
   # A test checks the agent's unit with it; nothing is started.
   have systemd-analyze || need systemd systemd systemd -
 fi
