@@ -14,7 +14,7 @@ use crate::write::Written;
 const INSERT_SECONDS: [f64; 11] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0, 30.0];
 
 /// Buckets of the batch size: from the trickle of a quiet house to a batch that takes no more.
-const BATCH_RECORDS: [f64; 7] = [1.0, 10.0, 100.0, 1_000.0, 2_000.0, 4_000.0, 8_000.0];
+const BATCH_RECORDS: [f64; 6] = [1.0, 10.0, 100.0, 1_000.0, 2_000.0, 4_000.0];
 
 /// `oldest_appended_ms` while nothing is in hand.
 const NOTHING_IN_HAND: i64 = i64::MAX;

@@ -129,15 +129,18 @@ async fn measure(cli: &Cli) -> Result<Figures> {
     say("psql \\copy");
     let copied = copy(&world, cli.records).await?;
     let copy_rows_per_s = f64::from(cli.records) / copied.as_secs_f64();
+    say(&format!("{copy_rows_per_s:.0} rows/s"));
 
     say("the sink");
     let sink = sink::catch_up(&world, "bench_sink", &[0; 3], cli.records, 0).await?;
     let sink_rows_per_s = sink.rate;
+    say(&format!("{sink_rows_per_s:.0} rows/s, {:.1} MB", sink.rss_mb));
 
     let (connect_rows_per_s, connect_note) = match &cli.connect {
         Some(binary) => {
             say("Redpanda Connect");
             let rate = connect::rows_per_s(&world, binary, cli.records).await?;
+            say(&format!("{rate:.0} rows/s"));
             (
                 Some(rate),
                 "benthos v4.27.0, sql_insert, batches of 1,000".to_owned(),
@@ -159,6 +162,7 @@ async fn measure(cli: &Cli) -> Result<Figures> {
         let letters = rows::produce(&world.kafka, first..last, poison)?;
         first = last;
         let caught_up = sink::catch_up(&world, name, &from, cli.poison_records - letters, letters).await?;
+        say(&format!("{:.0} records/s", caught_up.rate));
         rates.push(caught_up.rate);
     }
 
