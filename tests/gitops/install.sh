@@ -70,7 +70,7 @@ if [ "${GITOPS_APISERVER:-yes}" != no ] && { [ ! -x "$place/bin/kube-apiserver" 
   say "building kube-apiserver and etcd from their Go modules (about 10 minutes, once)"
   go=${go:-$(go_command)}
   for program in etcd kube-apiserver; do
-    if ! (cd "$here/apiserver" && "$go" build -trimpath -ldflags "-s -w" -o "$place/bin/$program" "./$program"); then
+    if ! (cd "$here/apiserver" && "$go" build -ldflags "-s -w" -o "$place/bin/$program" "./$program"); then
       # The rest of the tests needs neither; the summary says that they are missing.
       say "$program could not be built"
       rm -f "$place/bin/$program"
