@@ -80,6 +80,11 @@ test-gitops: setup ## the Flux tree: rendered, against schemas and a real API se
 test-sink-faults: setup build-rust ## redpanda-sink killed 100 times over 200,000 records; make test has a short form
 	SINK_FAULT_KILLS=100 SINK_FAULT_RECORDS=200000 cargo test --locked -p e2e --test sink -- --nocapture faults::
 
+.PHONY: test-faults
+test-faults: setup ## edge-agent killed 220 times and its power cut 400 times, a release binary; make test has a short form
+	@cargo build --release --locked -p edge-agent -p faults --bins
+	@STACK_BIN_DIR=$(CURDIR)/target/release target/release/faults full
+
 .PHONY: bench-api
 bench-api: setup-demo ## homelab-api against pgbench with the same statements; one JSON line, 3 minutes (docs/PERFORMANCE.md)
 	@cargo build --release --locked -p homelab-api

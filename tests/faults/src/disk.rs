@@ -1,0 +1,141 @@
+//! The disk fills up under the agent, is drained when Kafka is there again, and then the agent is killed.
+//!
+//! As root on Linux the disk is a tmpfs of its own, which is really full for every call. Elsewhere files may not grow past
+//! a limit (`RLIMIT_FSIZE`), which is what a full disk looks like to a write.
+
+use std::{path::PathBuf, sync::Arc, time::Duration};
+
+use anyhow::{Context, Result, ensure};
+use rustix::process::Signal;
+use stack::{guardian, kafka::Kafka, part::eventually};
+use tokio::{process::Command, sync::watch, task::JoinSet, time::timeout};
+
+use crate::{
+    Report,
+    agent::{Agent, Settings},
+    client::{Client, Task},
+    far_end, fleet,
+    ledger::Ledger,
+};
+
+/// Size of the disk: a handful of sled's segments.
+const DISK_MIB: u64 = 32;
+const FULL_WITHIN: Duration = Duration::from_secs(60);
+const SETTLE_WITHIN: Duration = Duration::from_secs(90);
+
+/// A small disk, taken away when it is dropped.
+struct Disk {
+    folder: PathBuf,
+    mounted: bool,
+}
+
+impl Disk {
+    async fn new(folder: PathBuf) -> Result<Disk> {
+        std::fs::create_dir_all(&folder)?;
+        let size = format!("size={DISK_MIB}m");
+        let mut mount = Command::new("mount");
+        mount.args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(&folder);
+        mount
+            .stdin(std::process::Stdio::null())
+            .stderr(std::process::Stdio::null());
+        let mounted = mount.status().await.is_ok_and(|status| status.success());
+        let how = if mounted {
+            "a tmpfs"
+        } else {
+            "RLIMIT_FSIZE, because nothing may be mounted here"
+        };
+        eprintln!("faults: the small disk of {DISK_MIB} MiB is {how}");
+        Ok(Disk { folder, mounted })
+    }
+
+    fn wrapper(&self) -> Vec<String> {
+        if self.mounted {
+            return Vec::new();
+        }
+        // POSIX counts blocks of 512 bytes; the signal that comes with the limit is not what a full disk sends.
+        let script = format!("trap '' XFSZ; ulimit -f {}; exec \"$@\"", DISK_MIB << 11);
+        ["sh", "-c", &script, "sh"].map(str::to_owned).to_vec()
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        if self.mounted {
+            // Whatever still has it open ends with this run.
+            let _gone = std::process::Command::new("umount")
+                .arg("-l")
+                .arg(&self.folder)
+                .status();
+        }
+    }
+}
+
+/// Fills the disk `times` times.
+///
+/// # Errors
+/// When the agent does not start on a full disk or nothing is settled in time.
+pub async fn run(times: u64) -> Result<Report> {
+    let run = guardian::run()?;
+    let kafka = Kafka::start(&run.data("kafka-disk")?).await?;
+    kafka.create_topics(&telemetry::topic::ALL).await?;
+    let broker = kafka.part().context("this Kafka is ours")?;
+    let disk = Disk::new(run.data("disk")?).await?;
+    let agent = Agent::start(&Settings {
+        name: "agent-disk".into(),
+        data: disk.folder.join("data"),
+        bootstrap: kafka.bootstrap().parse()?,
+        wrapper: disk.wrapper(),
+    })
+    .await?;
+    let ledger = Arc::new(Ledger::default());
+    let (task, tasks) = watch::channel(Task::Publish);
+    let mut clients = JoinSet::new();
+    for device in fleet::fleet(24, 10) {
+        clients.spawn(Client::new(device, agent.mqtt, ledger.clone(), tasks.clone()).run());
+    }
+    for time in 0..times {
+        broker.signal(Signal::STOP).await?;
+        eventually("a full disk", FULL_WITHIN, async || {
+            let status = agent.status().await?;
+            Ok((status["buffer"]["failed_commits"].as_u64() > Some(2)).then_some(()))
+        })
+        .await?;
+        let ended = agent.ended().await;
+        ensure!(
+            ended.is_none(),
+            "the agent ended by itself with {ended:?} on a full disk"
+        );
+        broker.signal(Signal::CONT).await?;
+        let before = ledger.count();
+        eventually(
+            "acknowledgements when there is room again",
+            SETTLE_WITHIN,
+            async || Ok((ledger.count() > before + 100).then_some(())),
+        )
+        .await?;
+        agent.part.kill().await;
+        agent.part.restart().await?;
+        agent
+            .ready()
+            .await
+            .with_context(|| format!("after the disk was full, time {time}"))?;
+    }
+    task.send_replace(Task::Settle);
+    let settled = timeout(SETTLE_WITHIN, async {
+        while clients.join_next().await.is_some() {}
+    });
+    settled
+        .await
+        .context("clients are not told what became of their messages")?;
+    eventually("an empty buffer", SETTLE_WITHIN, async || {
+        Ok((agent.backlog().await == Some(0)).then_some(()))
+    })
+    .await?;
+    let bootstrap = kafka.bootstrap().to_owned();
+    let found = tokio::task::spawn_blocking(move || far_end::read(&bootstrap)).await??;
+    let mut report = far_end::judge(&found, &ledger);
+    report.kills = times;
+    agent.part.stop().await;
+    kafka.stop().await;
+    Ok(report)
+}
