@@ -99,6 +99,8 @@ impl Commands {
             .set("client.id", format!("edge-agent/{}", self.agent))
             .set("group.id", format!("edge-agent-{}", self.agent))
             .set("auto.offset.reset", "earliest")
+            // A killed agent has its commands back soon after its restart, instead of after the default of 45 s.
+            .set("session.timeout.ms", "6000")
             .set("enable.auto.commit", "false")
             .set("allow.auto.create.topics", "false")
             .set("reconnect.backoff.max.ms", "5000")
