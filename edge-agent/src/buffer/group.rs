@@ -250,9 +250,17 @@ pub(super) fn read(
             }
             Err((count, what)) => {
                 batch.next = Some(Sequence(first + count.max(1)));
-                batch.corrupt.push(CorruptGroup { first, count, what });
+                // A group before `from` was reported when it was passed.
+                if first >= from.0 {
+                    batch.corrupt.push(CorruptGroup { first, count, what });
+                }
             }
         }
+    }
+    if batch.entries.is_empty() && batch.corrupt.is_empty() {
+        // What is left are sequences that a failed commit has burnt: a reader that stopped before them would never
+        // see the buffer empty.
+        batch.next = Some(end);
     }
     Ok(batch)
 }

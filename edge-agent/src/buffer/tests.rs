@@ -208,6 +208,38 @@ async fn a_damaged_group_is_reported_and_the_rest_is_read() {
 }
 
 #[tokio::test]
+async fn a_reader_gets_past_sequences_that_a_failed_commit_burnt() {
+    let dir = tempfile::tempdir().unwrap();
+    let buffer = Buffer::open(dir.path(), limits()).unwrap();
+    buffer.append(entry(1)).await.unwrap();
+    // What the writer does with the sequences of a commit that failed.
+    buffer.shared.counters.tail.fetch_add(5, Ordering::AcqRel);
+    let batch = buffer.read(Sequence(1), 4096).unwrap();
+    assert_eq!((batch.entries.len(), batch.next), (1, Some(Sequence(2))));
+    let batch = buffer.read(Sequence(2), 4096).unwrap();
+    assert!(batch.entries.is_empty());
+    buffer.remove_before(batch.next.unwrap());
+    assert_eq!(buffer.stats().entries, 0, "a drained buffer counts as empty");
+}
+
+#[tokio::test]
+async fn a_damaged_group_is_reported_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let buffer = Buffer::open(dir.path(), limits()).unwrap();
+    buffer.append(entry(1)).await.unwrap();
+    let key = group::key(1, 0);
+    let mut value = buffer.shared.tree.get(key).unwrap().unwrap().to_vec();
+    *value.last_mut().unwrap() ^= 1;
+    buffer.shared.tree.insert(key, value).unwrap();
+    let first = buffer.read(Sequence(1), 4096).unwrap();
+    assert_eq!((first.corrupt.len(), first.next), (1, Some(Sequence(2))));
+    assert!(buffer.read(Sequence(2), 4096).unwrap().corrupt.is_empty());
+    buffer.append(entry(2)).await.unwrap();
+    let second = buffer.read(Sequence(2), 4096).unwrap();
+    assert_eq!((second.entries.len(), second.corrupt.len()), (1, 0));
+}
+
+#[tokio::test]
 async fn a_full_buffer_refuses_and_accepts_again_when_it_is_drained() {
     let dir = tempfile::tempdir().unwrap();
     let small = Limits {
