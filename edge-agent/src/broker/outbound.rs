@@ -74,6 +74,8 @@ impl Connection {
             return Ok(());
         }
         let written = tokio::select! {
+            // What the socket takes at once is sent: a CONNACK whose client is being taken over at that moment included.
+            biased;
             written = timeout(self.broker.limits.write, self.reader.stream.write_all(&self.out)) => written,
             // A packet may be half written: there is no way to say why.
             end = ended(kick, stop) => {
