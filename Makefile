@@ -53,11 +53,23 @@ check: setup-check ## formatting, clippy with warnings denied, tsc, eslint, shel
 	@git ls-files --cached --others --exclude-standard -z -- '*.sh' .ci/run | xargs -0 -r shellcheck && echo "shellcheck: clean"
 
 .PHONY: test
-test: setup test-rust test-web test-browser ## every test: Rust (unit, e2e), the web app's, and a real browser
+test: setup test-review test-rust test-ops test-web test-browser ## every test: Rust (unit, e2e), the tree and its documents, the web app's, and a real browser
 
 .PHONY: test-rust
 test-rust: setup build-rust ## the Rust tests alone: unit tests, and e2e against real Kafka and PostgreSQL
 	cargo test --workspace --locked
+
+.PHONY: test-review
+test-review: ## the tests of make arch-review itself: each rule fails on a bad change
+	@python3 tests/arch-review/test_review.py
+	@python3 tests/arch-review/test_model.py
+
+# The long parts of these have targets of their own: the API server and the S3 server are built from source first.
+.PHONY: test-ops
+test-ops: setup build-rust ## gitops/, workflows and documents by rule, a backup restored, the agent installed and rolled back (3 minutes)
+	@GITOPS_APISERVER=no tests/gitops/run.sh
+	@tests/restore/run.sh --folder
+	@tests/release/install.sh target/debug/edge-agent
 
 .PHONY: test-web
 test-web: setup ## the web app's own tests
@@ -65,25 +77,61 @@ test-web: setup ## the web app's own tests
 
 .PHONY: test-browser
 test-browser: setup build-rust ## Playwright in Chromium against the whole stack
-	$(STACK) run -- npm --prefix $(BROWSER) test
+	$(STACK) run --command-wait 8 -- npm --prefix $(BROWSER) test
+
+.PHONY: screenshots
+screenshots: setup build-rust ## pictures of every view of the page, phone and desktop, light and dark, into docs/images
+	PROJECTS=pictures $(STACK) run -- npm --prefix $(BROWSER) test
+
+.PHONY: bench-web
+bench-web: setup build-rust ## the page: size, first paint, memory, delay to the screen, idle load; one JSON line, 4 minutes (docs/PERFORMANCE.md)
+	@file=$$(mktemp) && PROJECTS=bench BENCH_FILE=$$file $(STACK) run -- npm --prefix $(BROWSER) test >&2 && cat $$file && rm $$file
 
 .PHONY: bench-ws
-bench-ws: setup-demo ## energy-ws: delays, throughput, memory of a client; one JSON line (docs/PERFORMANCE.md)
-	@cargo build --release --locked -p energy-ws -p bench-ws --bins
+bench-ws: setup-demo ## energy-ws and commands: delays, throughput, memory of a client; one JSON line (docs/PERFORMANCE.md)
+	@cargo build --release --locked -p energy-ws -p homelab-settings-api -p edge-agent -p bench-ws --bins
 	@target/release/bench-ws
 
 .PHONY: test-gitops
 test-gitops: setup ## the Flux tree: rendered, against schemas and a real API server, and by rule (the first time about 12 minutes)
 	@tests/gitops/run.sh
 
+.PHONY: test-interop
+test-interop: build-rust ## the Eclipse Paho suites against edge-agent, from your clone of them: PAHO=../paho.mqtt.testing (4 minutes)
+	@tests/interop/paho_suites.sh "$(PAHO)"
+
+.PHONY: release
+release: ## edge-agent, static, for aarch64 and x86_64: tarballs, checksums and bills of materials in dist/ (20 minutes the first time)
+	@.ci/release/package.sh
+.PHONY: test-restore
+test-restore: setup ## backup to a real S3 server, the databases destroyed, restored and compared (the first time about 10 minutes)
+	@tests/restore/run.sh
+
+.PHONY: arch-review
+arch-review: ## the owner's rules, held against a change: BASE=origin/main..HEAD (docs/ARCH_REVIEW.md)
+	@python3 tests/arch-review/test_review.py 2>/dev/null || python3 tests/arch-review/test_review.py
+	@python3 tests/arch-review/review.py
+
+.PHONY: test-release
+test-release: setup ## after make release: the aarch64 binary under qemu, killed 10 times before a real Kafka; the tarball installed
+	@command -v qemu-aarch64-static >/dev/null || tests/release/setup.sh
+	@cargo build --quiet --locked -p faults --bins
+	@tests/release/run.sh
+
 .PHONY: test-sink-faults
 test-sink-faults: setup build-rust ## redpanda-sink killed 100 times over 200,000 records; make test has a short form
 	SINK_FAULT_KILLS=100 SINK_FAULT_RECORDS=200000 cargo test --locked -p e2e --test sink -- --nocapture faults::
 
 .PHONY: test-faults
-test-faults: setup ## edge-agent killed 220 times and its power cut 400 times, a release binary; make test has a short form
+test-faults: setup ## edge-agent fuzzed, killed 220 times, its disk filled, its power cut 400 times; make test has a short form
+	@edge-agent/fuzz/run.sh 20
 	@cargo build --release --locked -p edge-agent -p faults --bins
 	@STACK_BIN_DIR=$(CURDIR)/target/release target/release/faults full
+
+.PHONY: bench-edge
+bench-edge: ## edge-agent against Mosquitto and Redpanda Connect: one JSON line, about 6 minutes (docs/PERFORMANCE.md)
+	@$(SETUP) bench
+	@tests/bench/edge/run.sh
 
 .PHONY: bench-api
 bench-api: setup-demo ## homelab-api against pgbench with the same statements; one JSON line, 3 minutes (docs/PERFORMANCE.md)

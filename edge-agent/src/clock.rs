@@ -61,6 +61,13 @@ impl Reading {
     fn offset_us(&self) -> i64 {
         self.wall_us - self.monotonic_us as i64
     }
+
+    /// By how many seconds the wall clock was stepped since its offset was this; `None` when it was not, or is not to be
+    /// trusted.
+    pub fn stepped_from(&self, offset_us: i64) -> Option<f64> {
+        let step_us = self.offset_us() - offset_us;
+        (self.synced && step_us.abs() > STEP_US).then(|| step_us as f64 / 1e6)
+    }
 }
 
 /// What [`Clock::compare`] noticed.
@@ -93,6 +100,8 @@ struct State {
     segment: SegmentId,
     offset_us: Option<i64>,
     last_monotonic_us: u64,
+    steps: u64,
+    last_step_seconds: Option<f64>,
 }
 
 impl Clock {
@@ -103,6 +112,8 @@ impl Clock {
                 segment,
                 offset_us: None,
                 last_monotonic_us: 0,
+                steps: 0,
+                last_step_seconds: None,
             }),
         }
     }
@@ -132,12 +143,11 @@ impl Clock {
                 segment: state.segment,
                 offset_us,
             }),
-            Some(known) if (offset_us - known).abs() > STEP_US => Some(Change::Stepped {
+            Some(known) => Some(Change::Stepped {
                 segment: SegmentId(state.segment.0 + 1),
                 offset_us,
-                step_seconds: (offset_us - known) as f64 / 1e6,
+                step_seconds: reading.stepped_from(known)?,
             }),
-            Some(_) => None,
         }
     }
 
@@ -150,6 +160,23 @@ impl Clock {
         let mut state = self.state();
         state.segment = segment;
         state.offset_us = Some(offset_us);
+        drop(state);
+        if let Change::Stepped { step_seconds, .. } = change {
+            self.note_step(step_seconds);
+        }
+    }
+
+    /// Counts a step of the wall clock.
+    pub fn note_step(&self, seconds: f64) {
+        let mut state = self.state();
+        state.steps += 1;
+        state.last_step_seconds = Some(seconds);
+    }
+
+    /// Steps since start, and by how many seconds the last one was.
+    pub fn steps(&self) -> (u64, Option<f64>) {
+        let state = self.state();
+        (state.steps, state.last_step_seconds)
     }
 
     /// The current segment.
@@ -237,6 +264,36 @@ impl Timeline {
         self.segments.insert(id, segment);
     }
 
+    /// Wall minus monotonic as it was known last in a boot, microseconds.
+    pub fn latest_offset(&self, boot_id: &str) -> Option<i64> {
+        let of_boot = |(id, segment): &(&SegmentId, &Segment)| {
+            id.0 < FIRST_ADOPTED && segment.boot_id == boot_id && segment.offset_us.is_some()
+        };
+        let latest = self.segments.iter().filter(of_boot).max_by_key(|(id, _)| **id);
+        latest.and_then(|(_, segment)| segment.offset_us)
+    }
+
+    /// Whether both segments are of one boot, so that their stamps can be compared.
+    pub fn is_same_boot(&self, one: SegmentId, other: SegmentId) -> bool {
+        match (self.segments.get(&one), self.segments.get(&other)) {
+            (Some(one), Some(other)) => one.boot_id == other.boot_id,
+            _ => false,
+        }
+    }
+
+    /// The clock's own segments before this one; none before one of a damaged buffer, which are not in order.
+    pub fn before(&self, id: SegmentId) -> Vec<SegmentId> {
+        let is_before = |known: &&SegmentId| known.0 < id.0 && id.0 < FIRST_ADOPTED;
+        self.segments.keys().filter(is_before).copied().collect()
+    }
+
+    /// Forgets segments.
+    pub fn forget(&mut self, ids: &[SegmentId]) {
+        ids.iter().for_each(|id| {
+            self.segments.remove(id);
+        });
+    }
+
     /// What is known of a segment.
     pub fn get(&self, id: SegmentId) -> Option<&Segment> {
         self.segments.get(&id)
@@ -274,8 +331,17 @@ impl Timeline {
             (false, true) => telemetry::Clock::Synced,
             (false, false) => telemetry::Clock::Corrected,
         };
-        let time = DateTime::from_timestamp_micros(stamp.monotonic_us as i64 + offset_us)?;
-        Some(Resolved { time, clock })
+        let time = (stamp.monotonic_us as i64)
+            .checked_add(offset_us)
+            .and_then(DateTime::from_timestamp_micros);
+        Some(match time {
+            Some(time) => Resolved { time, clock },
+            // A clock that far off is no clock; waiting for a better time would be in vain.
+            None => Resolved {
+                time: DateTime::UNIX_EPOCH,
+                clock: telemetry::Clock::Unsynced,
+            },
+        })
     }
 
     /// True when the segment belongs to this boot and may still become known.

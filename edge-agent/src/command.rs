@@ -18,12 +18,13 @@ use std::{
 use anyhow::Context as _;
 use chrono::{DateTime, TimeDelta, Utc};
 use rdkafka::{
-    ClientConfig, ClientContext, Message as _,
+    ClientContext, Message as _,
     config::RDKafkaLogLevel,
     consumer::{CommitMode, Consumer as _, ConsumerContext, StreamConsumer},
+    error::RDKafkaErrorCode,
 };
 use telemetry::{Command, CommandAction, CommandOutcome, EventBody, HeatpumpSettings, topic};
-use tokio::time::sleep;
+use tokio::{sync::Notify, time::sleep};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -31,18 +32,24 @@ use crate::{
     buffer::Buffer,
     clock::Clock,
     devices::{Devices, Family},
+    kafka::Kafka,
     message::{AgentEvent, Message},
+    watchdog::{Pulse, TURN},
 };
 
 /// Prefix of the durable values that remember what was done.
 const KEY_PREFIX: &[u8] = b"command/";
 /// What was done is remembered this long after its expiry: longer than a consumer group's offset can go back.
 const REMEMBER: TimeDelta = TimeDelta::days(2);
+/// How often those older are forgotten; at a start as well.
+const FORGET: Duration = Duration::from_secs(6 * 3_600);
 /// A command that expired longer ago than this is passed over without an answer: a new agent reads the
 /// topic from its beginning, and nobody waits for those.
 const STALE: TimeDelta = TimeDelta::hours(1);
 /// A pause after an error of the consumer.
 const RETRY: Duration = Duration::from_secs(1);
+/// A pause after Redpanda refused the login: a password takes a while to be mended.
+const REFUSED_RETRY: Duration = Duration::from_secs(5);
 /// Where ThermIQ takes registers.
 const THERMIQ_WRITE: &str = "thermiq_heatpump/write";
 
@@ -61,8 +68,8 @@ pub struct Counters {
 pub struct Commands {
     /// Name of this agent.
     pub agent: String,
-    /// Bootstrap servers.
-    pub bootstrap: String,
+    /// How Redpanda is reached.
+    pub kafka: Kafka,
     /// Where devices listen.
     pub broker: Arc<Broker>,
     /// Remembers what was done.
@@ -73,9 +80,14 @@ pub struct Commands {
     pub devices: Arc<Devices>,
     /// Counted since start.
     pub counters: Arc<Counters>,
+    /// This stage's sign of life.
+    pub pulse: Pulse,
 }
 
-struct Quiet;
+struct Quiet {
+    /// Notified when the login or a certificate is refused, which the same consumer would repeat for ever.
+    refused: Arc<Notify>,
+}
 
 impl ClientContext for Quiet {
     fn log(&self, _level: RDKafkaLogLevel, facility: &str, message: &str) {
@@ -85,6 +97,12 @@ impl ClientContext for Quiet {
     /// Forwarding reports the same trouble once; a second voice helps nobody.
     fn error(&self, error: rdkafka::error::KafkaError, reason: &str) {
         tracing::debug!(%error, reason, "the consumer of commands");
+        if matches!(
+            error.rdkafka_error_code(),
+            Some(RDKafkaErrorCode::Authentication | RDKafkaErrorCode::SSL)
+        ) {
+            self.refused.notify_one();
+        }
     }
 }
 
@@ -94,24 +112,67 @@ impl Commands {
     /// Takes commands until `stop`.
     pub async fn run(self, stop: CancellationToken) -> anyhow::Result<()> {
         self.forget_old().await?;
-        let consumer: StreamConsumer<Quiet> = ClientConfig::new()
-            .set("bootstrap.servers", &self.bootstrap)
-            .set("client.id", format!("edge-agent/{}", self.agent))
+        loop {
+            let refused = Arc::new(Notify::new());
+            match self.consumer(refused.clone()) {
+                Ok(consumer) => {
+                    let ended = self.consume(&consumer, &refused, &stop).await;
+                    // Leaving the group waits for the broker; that must not hold up the runtime.
+                    tokio::task::spawn_blocking(move || drop(consumer))
+                        .await
+                        .context("closing the consumer of commands")?;
+                    ended?;
+                }
+                // A password that is being replaced: the next try reads it again.
+                Err(error) => tracing::warn!(error = format!("{error:#}"), "commands cannot be read"),
+            }
+            self.pulse.beat();
+            tokio::select! {
+                () = stop.cancelled() => return Ok(()),
+                () = sleep(REFUSED_RETRY) => {}
+            }
+        }
+    }
+
+    fn consumer(&self, refused: Arc<Notify>) -> anyhow::Result<StreamConsumer<Quiet>> {
+        let consumer: StreamConsumer<Quiet> = self
+            .kafka
+            .client(&self.agent)?
             .set("group.id", format!("edge-agent-{}", self.agent))
             .set("auto.offset.reset", "earliest")
             // A killed agent has its commands back soon after its restart, instead of after the default of 45 s.
             .set("session.timeout.ms", "6000")
             .set("enable.auto.commit", "false")
             .set("allow.auto.create.topics", "false")
-            .set("reconnect.backoff.max.ms", "5000")
-            .create_with_context(Quiet)
+            .create_with_context(Quiet { refused })
             .context("creating the consumer of commands")?;
         consumer
             .subscribe(&[topic::COMMANDS])
             .context("subscribing to commands")?;
+        Ok(consumer)
+    }
+
+    /// Takes commands until `stop`, or until Redpanda refuses the agent.
+    async fn consume(
+        &self,
+        consumer: &StreamConsumer<Quiet>,
+        refused: &Notify,
+        stop: &CancellationToken,
+    ) -> anyhow::Result<()> {
+        let mut turn = tokio::time::interval(TURN);
+        let mut forget_at = tokio::time::Instant::now() + FORGET;
         loop {
+            self.pulse.beat();
             let received = tokio::select! {
-                () = stop.cancelled() => break,
+                () = stop.cancelled() => return Ok(()),
+                () = refused.notified() => return Ok(()),
+                _ = turn.tick() => {
+                    if forget_at <= tokio::time::Instant::now() {
+                        self.forget_old().await?;
+                        forget_at += FORGET;
+                    }
+                    continue;
+                }
                 received = consumer.recv() => received,
             };
             match received {
@@ -127,10 +188,6 @@ impl Commands {
                 }
             }
         }
-        // Leaving the group waits for the broker; that must not hold up the runtime.
-        tokio::task::spawn_blocking(move || drop(consumer))
-            .await
-            .context("closing the consumer of commands")
     }
 
     async fn take(&self, payload: &[u8]) -> anyhow::Result<()> {
@@ -158,16 +215,25 @@ impl Commands {
             );
             return Ok(());
         }
-        let outcome = match self.messages(&command, now) {
+        let (stamp, outcome) = match self.messages(&command, now) {
             Ok(messages) => {
                 let done = command.expires_at.timestamp_millis().to_be_bytes().to_vec();
                 self.buffer
                     .put(vec![(key, Some(done))])
                     .await
                     .context("remembering a command")?;
-                self.publish(&messages)
+                #[cfg(debug_assertions)]
+                die_where_a_test_wants_it();
+                if Utc::now() >= command.expires_at {
+                    // The disk took its time.
+                    (self.clock.stamp(), CommandOutcome::Expired)
+                } else {
+                    // Taken before the first byte leaves: a plug answers at once and then says nothing for minutes, and that one
+                    // answer must be later than this.
+                    (self.clock.stamp(), self.publish(&messages))
+                }
             }
-            Err(outcome) => outcome,
+            Err(outcome) => (self.clock.stamp(), outcome),
         };
         let counter = match outcome {
             CommandOutcome::Published => &self.counters.published,
@@ -185,7 +251,7 @@ impl Commands {
             body,
         };
         self.buffer
-            .append(Message::event(self.clock.stamp(), &event).encode())
+            .append_reserved(Message::event(stamp, &event).encode())
             .await
             .map(|_| ())
             .context("keeping the outcome of a command")
@@ -255,6 +321,18 @@ impl Commands {
     }
 }
 
+/// A test lets the agent die between the record of an attempt and its publication, as by a power cut: where the file this
+/// variable names exists. It is removed first, so that it happens once. Release builds do not have this.
+#[cfg(debug_assertions)]
+fn die_where_a_test_wants_it() {
+    let Some(file) = std::env::var_os("EDGE_AGENT_TEST_DIE_FILE") else {
+        return;
+    };
+    if std::fs::remove_file(file).is_ok() {
+        let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
+    }
+}
+
 fn key(command: &Command) -> Vec<u8> {
     [
         KEY_PREFIX,
@@ -296,15 +374,22 @@ fn tasmota(prefix: &str, index: u32, on: bool) -> Vec<(String, String)> {
     )]
 }
 
-/// The device answers on `<src>/rpc`; nobody listens there, because telemetry is what counts.
+/// A Shelly reports only what changes, so that one that is in the wanted state already would say nothing: it is asked for
+/// its state as well, and its answer on `<src>/rpc` is telemetry like any other.
 fn shelly(prefix: &str, index: u32, command: &Command, on: bool) -> Vec<(String, String)> {
-    let request = serde_json::json!({
-        "id": command.id,
-        "src": format!("homelab/{}", command.agent),
-        "method": "Switch.Set",
-        "params": {"id": index, "on": on},
-    });
-    vec![(format!("{prefix}/rpc"), request.to_string())]
+    let request = |method: &str, params: serde_json::Value| {
+        let request = serde_json::json!({
+            "id": command.id,
+            "src": format!("homelab/{}", command.agent),
+            "method": method,
+            "params": params,
+        });
+        (format!("{prefix}/rpc"), request.to_string())
+    };
+    vec![
+        request("Switch.Set", serde_json::json!({"id": index, "on": on})),
+        request("Switch.GetStatus", serde_json::json!({"id": index})),
+    ]
 }
 
 #[cfg(test)]
@@ -346,5 +431,11 @@ mod tests {
         let request: serde_json::Value = serde_json::from_str(&messages[0].1).unwrap();
         assert_eq!(request["method"], "Switch.Set");
         assert_eq!(request["params"], serde_json::json!({"id": 0, "on": true}));
+        let request: serde_json::Value = serde_json::from_str(&messages[1].1).unwrap();
+        assert_eq!(request["method"], "Switch.GetStatus");
+        assert_eq!(
+            (&request["src"], &request["params"]),
+            (&"homelab/p0".into(), &serde_json::json!({"id": 0}))
+        );
     }
 }

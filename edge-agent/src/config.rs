@@ -14,33 +14,36 @@ use toml::{Table, Value};
 
 use crate::{
     broker::{Anonymous, Users, UsersError},
+    buffer::WhenFull,
     clock::Source,
     decode::{Decoders, GenericRoute, Route},
+    kafka::{Kafka, RawKafka},
+    mqtt::{Mqtt, RawMqtt},
 };
 
 /// Checked settings.
 #[derive(Debug)]
 pub struct Config {
+    /// The file they came from, to be read again at SIGHUP.
+    pub file: PathBuf,
     /// Name of this agent, part of every id.
     pub agent: String,
     /// Where the buffer lives.
     pub data_dir: PathBuf,
     /// Where MQTT clients connect.
-    pub mqtt_listen: SocketAddr,
+    pub mqtt: Mqtt,
     /// Who may connect without a user.
     pub anonymous: Anonymous,
     /// Users and access lists.
     pub users: Users,
-    /// The file they came from, to be read again at SIGHUP.
-    pub users_file: Option<PathBuf>,
-    /// Most MQTT connections at a time.
-    pub max_connections: usize,
     /// Where `/status` and `/metrics` are served.
     pub admin_listen: SocketAddr,
-    /// Bootstrap servers of Redpanda.
-    pub kafka_bootstrap: String,
+    /// How Redpanda is reached.
+    pub kafka: Kafka,
     /// Limits of the buffer.
     pub buffer: crate::buffer::Limits,
+    /// Buffered messages older than this are dropped.
+    pub max_age: Option<Duration>,
     /// Whose word is taken for the time.
     pub clock_source: Source,
     /// How long messages wait for the time.
@@ -84,21 +87,34 @@ pub enum ConfigError {
 }
 
 /// Variables that override a key of the file. A number or a boolean is taken as such where the key wants one.
-const OVERRIDES: [(&str, &[&str]); 13] = [
+const OVERRIDES: [(&str, &[&str]); 23] = [
     ("EDGE_AGENT_AGENT", &["agent"]),
     ("EDGE_AGENT_DATA_DIR", &["data_dir"]),
     ("EDGE_AGENT_MQTT_LISTEN", &["mqtt", "listen"]),
     ("EDGE_AGENT_MQTT_ANONYMOUS", &["mqtt", "anonymous"]),
     ("EDGE_AGENT_MQTT_USERS_FILE", &["mqtt", "users_file"]),
     ("EDGE_AGENT_MQTT_MAX_CONNECTIONS", &["mqtt", "max_connections"]),
+    ("EDGE_AGENT_MQTT_TLS_LISTEN", &["mqtt", "tls", "listen"]),
+    (
+        "EDGE_AGENT_MQTT_WEBSOCKET_LISTEN",
+        &["mqtt", "websocket", "listen"],
+    ),
     ("EDGE_AGENT_ADMIN_LISTEN", &["admin", "listen"]),
     ("EDGE_AGENT_KAFKA_BOOTSTRAP", &["kafka", "bootstrap"]),
+    ("EDGE_AGENT_KAFKA_SECURITY", &["kafka", "security"]),
+    ("EDGE_AGENT_KAFKA_CA_FILE", &["kafka", "ca_file"]),
+    ("EDGE_AGENT_KAFKA_USERNAME", &["kafka", "username"]),
+    ("EDGE_AGENT_KAFKA_PASSWORD_FILE", &["kafka", "password_file"]),
+    ("EDGE_AGENT_KAFKA_MECHANISM", &["kafka", "mechanism"]),
+    ("EDGE_AGENT_KAFKA_ALLOW_PLAINTEXT", &["kafka", "allow_plaintext"]),
     ("EDGE_AGENT_BUFFER_MAX_BYTES", &["buffer", "max_bytes"]),
     (
         "EDGE_AGENT_BUFFER_COMMIT_INTERVAL_MS",
         &["buffer", "commit_interval_ms"],
     ),
     ("EDGE_AGENT_BUFFER_COMMIT_BYTES", &["buffer", "commit_bytes"]),
+    ("EDGE_AGENT_BUFFER_WHEN_FULL", &["buffer", "when_full"]),
+    ("EDGE_AGENT_BUFFER_MAX_AGE_HOURS", &["buffer", "max_age_hours"]),
     ("EDGE_AGENT_CLOCK_SOURCE", &["clock", "source"]),
     ("EDGE_AGENT_CLOCK_WAIT_SECONDS", &["clock", "wait_seconds"]),
 ];
@@ -126,28 +142,7 @@ struct Raw {
     locations: HashMap<String, String>,
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields, default)]
-struct RawMqtt {
-    listen: SocketAddr,
-    anonymous: Anonymous,
-    users_file: Option<PathBuf>,
-    max_connections: usize,
-}
-
-impl Default for RawMqtt {
-    fn default() -> Self {
-        // A house has some tens of devices; 1,000 connections cost about 10 MB.
-        Self {
-            listen: ([127, 0, 0, 1], 1883).into(),
-            anonymous: Anonymous::default(),
-            users_file: None,
-            max_connections: 1_000,
-        }
-    }
-}
-
-#[derive(Deserialize)]
+#[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 struct RawAdmin {
     listen: SocketAddr,
@@ -162,17 +157,13 @@ impl Default for RawAdmin {
 }
 
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawKafka {
-    bootstrap: String,
-}
-
-#[derive(Deserialize)]
 #[serde(deny_unknown_fields, default)]
 struct RawBuffer {
     max_bytes: u64,
     commit_interval_ms: u64,
     commit_bytes: usize,
+    when_full: WhenFull,
+    max_age_hours: Option<u32>,
 }
 
 impl Default for RawBuffer {
@@ -180,8 +171,10 @@ impl Default for RawBuffer {
         // 4 GiB hold some ten million readings: weeks of a house, on a card that has room for it.
         Self {
             max_bytes: 4 << 30,
-            commit_interval_ms: 2,
+            commit_interval_ms: 3,
             commit_bytes: 32 * 1024,
+            when_full: WhenFull::default(),
+            max_age_hours: None,
         }
     }
 }
@@ -202,7 +195,7 @@ impl Default for RawClock {
     }
 }
 
-/// sled needs two segments of 4 MiB before it can hold anything.
+/// A handful of segments of 2 MiB, and sled's own file.
 const MIN_BUFFER_BYTES: u64 = 16 << 20;
 /// A group must fit the reader's guard with one captured payload on top.
 const MAX_COMMIT_BYTES: usize = 256 * 1024;
@@ -212,24 +205,13 @@ const MAX_AGENT_BYTES: usize = 32;
 impl Config {
     /// Reads `file`, applies the variables `env` gives, and checks everything.
     pub fn load(file: &Path, env: impl Fn(&str) -> Option<String>) -> Result<Self, ConfigError> {
-        let text = std::fs::read_to_string(file).map_err(|source| ConfigError::Read {
-            path: file.to_owned(),
-            source,
-        })?;
-        let toml_error = |error: toml::de::Error| ConfigError::Toml {
-            path: file.to_owned(),
-            message: error.to_string(),
-        };
-        let mut table: Table = text.parse().map_err(toml_error)?;
-        for (variable, path) in OVERRIDES {
-            if let Some(value) = env(variable) {
-                set(&mut table, path, &value, variable)?;
-            }
-        }
-        Self::check(table.try_into().map_err(toml_error)?)
+        let raw = read(file, &env)?;
+        let credentials = env("CREDENTIALS_DIRECTORY").map(PathBuf::from);
+        Self::check(file, raw, credentials.as_deref())
     }
 
-    fn check(raw: Raw) -> Result<Self, ConfigError> {
+    /// `credentials` is systemd's folder of credentials.
+    fn check(file: &Path, raw: Raw, credentials: Option<&Path>) -> Result<Self, ConfigError> {
         let bad = |key: &str, message: String| {
             Err(ConfigError::Value {
                 key: key.into(),
@@ -240,14 +222,10 @@ impl Config {
         if raw.agent.is_empty() || raw.agent.len() > MAX_AGENT_BYTES || !raw.agent.chars().all(word) {
             return bad("agent", format!("1 to {MAX_AGENT_BYTES} letters, digits, - or _"));
         }
-        if raw
-            .kafka
-            .bootstrap
-            .split(',')
-            .any(|server| server.trim().rsplit_once(':').is_none())
-        {
-            return bad("kafka.bootstrap", "host:port, several separated by commas".into());
-        }
+        let kafka = match Kafka::check(raw.kafka, credentials) {
+            Ok(kafka) => kafka,
+            Err(error) => return bad(error.key, error.message),
+        };
         if raw.buffer.max_bytes < MIN_BUFFER_BYTES {
             return bad("buffer.max_bytes", format!("at least {MIN_BUFFER_BYTES}"));
         }
@@ -260,9 +238,21 @@ impl Config {
                 "at most 1000: devices wait for it".into(),
             );
         }
-        if raw.mqtt.max_connections == 0 {
-            return bad("mqtt.max_connections", "at least 1".into());
+        if raw.buffer.max_age_hours.is_some() && raw.buffer.when_full == WhenFull::Reject {
+            return bad(
+                "buffer.max_age_hours",
+                "needs buffer.when_full = \"drop-oldest\": only with it is anything acknowledged dropped"
+                    .into(),
+            );
         }
+        if raw.buffer.max_age_hours == Some(0) {
+            return bad("buffer.max_age_hours", "at least 1".into());
+        }
+        let (anonymous, users_file) = (raw.mqtt.anonymous, raw.mqtt.users_file.clone());
+        let mqtt = match Mqtt::check(raw.mqtt, credentials) {
+            Ok(mqtt) => mqtt,
+            Err(error) => return bad(error.key, error.message),
+        };
         let mut routes = raw.routes;
         routes.extend(Route::defaults());
         let decoders = Decoders::new(&routes, &raw.generic).map_err(|error| ConfigError::Value {
@@ -270,32 +260,77 @@ impl Config {
             message: error.to_string(),
         })?;
         Ok(Self {
+            file: file.to_owned(),
             agent: raw.agent,
             data_dir: raw.data_dir,
-            mqtt_listen: raw.mqtt.listen,
-            anonymous: raw.mqtt.anonymous,
-            users: raw
-                .mqtt
-                .users_file
+            mqtt,
+            anonymous,
+            users: users_file
                 .as_deref()
                 .map(Users::load)
                 .transpose()?
                 .unwrap_or_default(),
-            users_file: raw.mqtt.users_file,
-            max_connections: raw.mqtt.max_connections,
             admin_listen: raw.admin.listen,
-            kafka_bootstrap: raw.kafka.bootstrap,
+            kafka,
             buffer: crate::buffer::Limits {
                 max_bytes: raw.buffer.max_bytes,
                 commit_interval: Duration::from_millis(raw.buffer.commit_interval_ms),
                 commit_bytes: raw.buffer.commit_bytes,
+                when_full: raw.buffer.when_full,
             },
+            max_age: raw
+                .buffer
+                .max_age_hours
+                .map(|hours| Duration::from_secs(3600 * u64::from(hours))),
             clock_source: raw.clock.source,
             clock_wait: Duration::from_secs(raw.clock.wait_seconds),
             decoders,
             locations: raw.locations,
         })
     }
+}
+
+/// Where a running agent is asked. Read without a look at passwords, keys and users: who asks may not read those, and
+/// systemd's credentials are there for the service alone.
+#[derive(Debug, Deserialize)]
+pub struct Whereabouts {
+    /// Where the buffer lives.
+    pub data_dir: PathBuf,
+    #[serde(default)]
+    admin: RawAdmin,
+}
+
+impl Whereabouts {
+    /// Reads `file` and applies the variables `env` gives.
+    pub fn load(file: &Path, env: impl Fn(&str) -> Option<String>) -> Result<Self, ConfigError> {
+        read(file, &env)
+    }
+
+    /// Where `/status` is served.
+    pub fn admin_listen(&self) -> SocketAddr {
+        self.admin.listen
+    }
+}
+
+fn read<T: serde::de::DeserializeOwned>(
+    file: &Path,
+    env: &impl Fn(&str) -> Option<String>,
+) -> Result<T, ConfigError> {
+    let text = std::fs::read_to_string(file).map_err(|source| ConfigError::Read {
+        path: file.to_owned(),
+        source,
+    })?;
+    let toml_error = |error: toml::de::Error| ConfigError::Toml {
+        path: file.to_owned(),
+        message: error.to_string(),
+    };
+    let mut table: Table = text.parse().map_err(toml_error)?;
+    for (variable, path) in OVERRIDES {
+        if let Some(value) = env(variable) {
+            set(&mut table, path, &value, variable)?;
+        }
+    }
+    table.try_into().map_err(toml_error)
 }
 
 fn set(table: &mut Table, path: &[&str], value: &str, variable: &str) -> Result<(), ConfigError> {
@@ -315,6 +350,7 @@ fn set(table: &mut Table, path: &[&str], value: &str, variable: &str) -> Result<
         "max_bytes",
         "commit_interval_ms",
         "commit_bytes",
+        "max_age_hours",
         "wait_seconds",
     ];
     let value = if numeric.contains(last) {
@@ -323,6 +359,12 @@ fn set(table: &mut Table, path: &[&str], value: &str, variable: &str) -> Result<
             key: variable.into(),
             message: "a whole number that is not negative".into(),
         })?)
+    } else if *last == "allow_plaintext" {
+        let flag = value.parse().map_err(|_| ConfigError::Value {
+            key: variable.into(),
+            message: "true or false".into(),
+        })?;
+        Value::Boolean(flag)
     } else {
         Value::String(value.to_owned())
     };
@@ -347,7 +389,7 @@ mod tests {
     fn a_small_file_is_enough_and_closed_by_default() {
         let config = load(SMALL, &[]).unwrap();
         assert_eq!(config.anonymous, Anonymous::Loopback);
-        assert!(config.mqtt_listen.ip().is_loopback() && config.admin_listen.ip().is_loopback());
+        assert!(config.mqtt.listen.ip().is_loopback() && config.admin_listen.ip().is_loopback());
         assert!(config.decoders.captures("shellyhtg3-e4b32322a0f4/events/rpc"));
         assert!(!config.decoders.captures("shellyhtg3-e4b32322a0f4/online"));
     }
@@ -363,7 +405,7 @@ mod tests {
         ];
         let config = load(SMALL, &env).unwrap();
         assert_eq!(config.agent, "p1");
-        assert_eq!(config.mqtt_listen.port(), 2883);
+        assert_eq!(config.mqtt.listen.port(), 2883);
         assert_eq!(config.buffer.max_bytes, 32 << 20);
         assert_eq!(config.clock_source, Source::Trusted);
         assert_eq!(config.anonymous, Anonymous::Never);
@@ -376,6 +418,21 @@ mod tests {
             error.contains("mqtt.users_file") && error.contains("exist.toml"),
             "{error}"
         );
+    }
+
+    #[test]
+    fn whoever_asks_needs_no_password_no_key_and_no_file_of_users() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let text = "agent = \"p0\"\ndata_dir = \"/var/lib/edge-agent\"\n[kafka]\nbootstrap = \"192.0.2.1:1\"\nsecurity = \"tls\"\n\
+                    username = \"p0\"\n[mqtt]\nusers_file = \"/etc/nobody/reads/this\"\n[mqtt.tls]\nlisten = \"0.0.0.0:8883\"\n";
+        std::fs::write(file.path(), text).unwrap();
+        assert!(Config::load(file.path(), |_| None).is_err());
+        let found = Whereabouts::load(file.path(), |_| None).unwrap();
+        assert_eq!(found.admin_listen(), RawAdmin::default().listen);
+        let moved = |name: &str| (name == "EDGE_AGENT_ADMIN_LISTEN").then(|| "127.0.0.1:7".to_owned());
+        let found = Whereabouts::load(file.path(), moved).unwrap();
+        assert_eq!(found.admin_listen().port(), 7);
+        assert_eq!(found.data_dir, Path::new("/var/lib/edge-agent"));
     }
 
     #[test]
@@ -394,10 +451,39 @@ mod tests {
             "EDGE_AGENT_BUFFER_MAX_BYTES",
         );
         check(SMALL, &[("EDGE_AGENT_BUFFER_MAX_BYTES", "1")], "buffer.max_bytes");
+        let tls = format!("{SMALL}[mqtt.tls]\nlisten = \"127.0.0.1:8883\"\n");
+        check(&tls, &[], "mqtt.tls.certificate_file");
+        check(
+            &format!("{tls}client_certificate = \"required\"\n"),
+            &[("CREDENTIALS_DIRECTORY", "/run/credentials")],
+            "mqtt.tls.client_ca_file",
+        );
+        check(
+            &format!("{SMALL}[mqtt.websocket]\nlisten = \"127.0.0.1:9001\"\ntls = true\n"),
+            &[],
+            "mqtt.websocket.tls",
+        );
+        check(
+            &format!("{SMALL}[mqtt.limits]\nmessages_per_second = 0\n"),
+            &[],
+            "mqtt.limits.messages_per_second",
+        );
+        check(SMALL, &[("EDGE_AGENT_BUFFER_WHEN_FULL", "explode")], "when_full");
+        check(SMALL, &[("EDGE_AGENT_BUFFER_MAX_AGE_HOURS", "48")], "drop-oldest");
         check(
             SMALL,
             &[("EDGE_AGENT_KAFKA_BOOTSTRAP", "nowhere")],
             "kafka.bootstrap",
+        );
+        check(
+            SMALL,
+            &[("EDGE_AGENT_KAFKA_BOOTSTRAP", "192.0.2.20:9092")],
+            "kafka.security",
+        );
+        check(
+            SMALL,
+            &[("EDGE_AGENT_KAFKA_ALLOW_PLAINTEXT", "yes")],
+            "EDGE_AGENT_KAFKA_ALLOW_PLAINTEXT: true or false",
         );
         check(
             &format!("{SMALL}[[routes]]\nfilter = \"a/#/b\"\ndecoder = \"shelly\"\n"),

@@ -2,7 +2,8 @@
 //!
 //! A redelivery is acknowledged and not kept again. When the buffer is full, everything captured waits in line for a
 //! bounded time: nothing overtakes, so order per device holds. Then it is refused, which closes the connections it
-//! came on; their clients keep it.
+//! came on; their clients keep it. What follows a refused message on its connection is refused as well, wherever it
+//! is by then: its client sends both again, in order.
 
 use std::{
     sync::{
@@ -15,14 +16,17 @@ use std::{
 use anyhow::Context as _;
 use tokio::{
     sync::mpsc,
-    time::{Instant, sleep},
+    time::{Instant, sleep, timeout},
 };
 
 use crate::{
     broker::{CaptureRefused, Captured, CapturedPayload},
     buffer::{Append, AppendError, Buffer},
+    clock::Stamp,
+    losses::{Losses, Reason},
     message::{Body, Message},
     redelivery::{self, Attempt, Redeliveries, Verdict},
+    watchdog::{Pulse, TURN},
 };
 
 /// How long devices are held up before they are sent away with a full buffer.
@@ -44,38 +48,54 @@ pub struct Counters {
 /// Where captured messages go.
 pub struct Intake {
     buffer: Buffer,
-    max_bytes: u64,
     known: Redeliveries,
     counters: Arc<Counters>,
+    losses: Arc<Losses>,
     full_since: Option<Instant>,
+    pulse: Pulse,
 }
 
 impl Intake {
-    /// Reads what is remembered of earlier deliveries. `max_bytes` is the buffer's limit.
-    pub fn new(buffer: Buffer, max_bytes: u64, counters: Arc<Counters>) -> anyhow::Result<Self> {
+    /// Reads what is remembered of earlier deliveries.
+    pub fn new(
+        buffer: Buffer,
+        counters: Arc<Counters>,
+        losses: Arc<Losses>,
+        pulse: Pulse,
+    ) -> anyhow::Result<Self> {
         let values = buffer
             .values(redelivery::KEY_PREFIX)
             .context("reading what was delivered before")?;
         let known = Redeliveries::load(values);
         Ok(Self {
             buffer,
-            max_bytes,
             known,
             counters,
+            losses,
             full_since: None,
+            pulse,
         })
     }
 
     /// Takes what is captured until the broker is gone.
     pub async fn run(mut self, mut captured: mpsc::Receiver<Captured>) {
-        while let Some(next) = captured.recv().await {
-            if self.is_full() {
+        loop {
+            let next = match timeout(TURN, captured.recv()).await {
+                Ok(Some(next)) => next,
+                Ok(None) => return,
+                Err(_) => {
+                    self.pulse.beat();
+                    continue;
+                }
+            };
+            self.pulse.beat();
+            if let Some(why) = self.buffer.refusing() {
                 let since = *self.full_since.get_or_insert_with(|| {
-                    tracing::error!("the buffer is full; devices are held up, then refused");
+                    tracing::warn!(%why, "devices are held up, then refused");
                     Instant::now()
                 });
                 if !self.wait_for_room(since + FULL_WAIT).await {
-                    self.refuse(next, CaptureRefused::Full);
+                    self.refuse(next, refusal(why));
                     continue;
                 }
             }
@@ -86,13 +106,8 @@ impl Intake {
         }
     }
 
-    fn is_full(&self) -> bool {
-        let stats = self.buffer.stats();
-        stats.bytes_on_disk >= self.max_bytes && stats.entries > 0
-    }
-
     async fn wait_for_room(&self, until: Instant) -> bool {
-        while self.is_full() {
+        while self.buffer.refusing().is_some() {
             if Instant::now() >= until {
                 return false;
             }
@@ -102,7 +117,10 @@ impl Intake {
     }
 
     fn refuse(&self, captured: Captured, why: CaptureRefused) {
-        self.counters.refused.fetch_add(1, Ordering::Relaxed);
+        if let Some(line) = captured.line {
+            line.store(true, Ordering::Release);
+        }
+        refused(&self.counters, &self.losses, captured.stamp, why);
         if let Some(done) = captured.done {
             // The connection may have ended meanwhile; then its client knows already.
             let _ = done.send(Err(why));
@@ -120,15 +138,19 @@ impl Intake {
             CapturedPayload::Whole(payload) => payload,
             CapturedPayload::Truncated { sha256, .. } => sha256,
         };
-        let now_ms = chrono::Utc::now().timestamp_millis();
+        let now_ms = captured
+            .stamp
+            .synced
+            .then(|| chrono::Utc::now().timestamp_millis());
         match self.known.judge(attempt, &captured.topic, content, now_ms) {
             Verdict::New { side, fate } => {
                 let done = captured.done;
-                let counters = self.counters.clone();
+                let (counters, losses) = (self.counters.clone(), self.losses.clone());
+                let stamp = captured.stamp;
                 let settle = move |kept: Result<(), CaptureRefused>| {
                     fate.settle(kept.is_ok());
-                    if kept.is_err() {
-                        counters.refused.fetch_add(1, Ordering::Relaxed);
+                    if let Err(why) = kept {
+                        refused(&counters, &losses, stamp, why);
                     }
                     if let Some(done) = done {
                         // The connection may have ended meanwhile; its client sends again and is recognised.
@@ -150,6 +172,8 @@ impl Intake {
                 self.append(Append {
                     bytes: message.encode(),
                     side,
+                    line: captured.line,
+                    reserved: false,
                     done: Box::new(move |outcome| settle(outcome.map(|_| ()).map_err(refusal))),
                 })
                 .await;
@@ -181,9 +205,18 @@ impl Intake {
     }
 }
 
+fn refused(counters: &Counters, losses: &Losses, stamp: Stamp, why: CaptureRefused) {
+    counters.refused.fetch_add(1, Ordering::Relaxed);
+    let reason = match why {
+        CaptureRefused::Full => Reason::Full,
+        CaptureRefused::Disk => Reason::Disk,
+    };
+    losses.one(reason, stamp);
+}
+
 fn refusal(error: AppendError) -> CaptureRefused {
     match error {
         AppendError::Full => CaptureRefused::Full,
-        AppendError::Disk | AppendError::Closed => CaptureRefused::Disk,
+        AppendError::Disk | AppendError::Closed | AppendError::TooLarge => CaptureRefused::Disk,
     }
 }

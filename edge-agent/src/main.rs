@@ -1,23 +1,25 @@
 //! Command line of the edge agent.
 
 use std::{
-    io::{IsTerminal as _, Read as _, Write as _},
-    net::TcpStream,
+    io::{IsTerminal as _, Write as _},
     path::PathBuf,
     process::ExitCode,
-    time::Duration,
 };
 
 use anyhow::Context as _;
 use clap::{Parser, Subcommand, ValueEnum};
-use edge_agent::{EXIT_BROKEN, EXIT_CONFIG, config::Config};
+use edge_agent::{
+    EXIT_BROKEN, EXIT_CONFIG, EXIT_UNAVAILABLE,
+    cli::{self, AskError, DeadLetterArguments, Form},
+    config::{Config, ConfigError, Whereabouts},
+};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
 /// An MQTT broker that keeps every reading on disk and forwards it to Redpanda.
 #[derive(Parser)]
-#[command(version)]
+#[command(version, after_help = cli::EXIT_CODES, propagate_version = true)]
 struct Arguments {
     /// Configuration file; every key can be overridden by an `EDGE_AGENT_*` variable.
     #[arg(
@@ -40,8 +42,20 @@ enum Command {
     Run,
     /// Check the configuration and exit: 0 when it can be used, 64 when not.
     Check,
-    /// Print what the running agent's /status says.
-    Status,
+    /// What the running agent is doing: backlog, bytes, oldest age, rates, last error, clock.
+    #[command(after_help = cli::EXIT_CODES)]
+    Status(Form),
+    /// Who was heard, who connected, what was refused and why, what could not be decoded.
+    #[command(after_help = cli::EXIT_CODES)]
+    Devices(Form),
+    /// What could not be decoded; with --replay, what can be decoded now goes into the buffer again. For root and the agent's user.
+    #[command(after_help = cli::EXIT_CODES)]
+    DeadLetters {
+        #[command(flatten)]
+        arguments: DeadLetterArguments,
+        #[command(flatten)]
+        form: Form,
+    },
     /// Read a password from standard input and print its hash for the file of users.
     HashPassword,
 }
@@ -55,32 +69,41 @@ enum LogFormat {
 }
 
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
-    start_log(arguments.log_format);
-    if matches!(arguments.command, Command::HashPassword) {
-        return finish(hash_password());
+    let Arguments {
+        config: file,
+        log_format,
+        command,
+    } = Arguments::parse();
+    start_log(log_format);
+    let variable = |name: &str| std::env::var(name).ok();
+    let ask = |question: &dyn Fn(&Whereabouts) -> Result<String, AskError>| match Whereabouts::load(
+        &file, variable,
+    ) {
+        Ok(place) => answer(question(&place)),
+        Err(error) => misconfigured(&error),
+    };
+    match command {
+        Command::HashPassword => finish(hash_password()),
+        Command::Status(form) => ask(&|place| cli::status(place, form)),
+        Command::Devices(form) => ask(&|place| cli::devices(place, form)),
+        Command::DeadLetters { arguments, form } => ask(&|place| cli::dead_letters(place, &arguments, form)),
+        Command::Check => match Config::load(&file, variable) {
+            Ok(config) => {
+                print(&format!("{}: ok, agent {}\n", file.display(), config.agent));
+                ExitCode::SUCCESS
+            }
+            Err(error) => misconfigured(&error),
+        },
+        Command::Run => match Config::load(&file, variable) {
+            Ok(config) => finish(run(config)),
+            Err(error) => misconfigured(&error),
+        },
     }
-    let config = match Config::load(&arguments.config, |name| std::env::var(name).ok()) {
-        Ok(config) => config,
-        Err(error) => {
-            report(&format!("configuration: {error}"));
-            return exit(EXIT_CONFIG);
-        }
-    };
-    let outcome = match arguments.command {
-        Command::Check => {
-            print(&format!(
-                "{}: ok, agent {}\n",
-                arguments.config.display(),
-                config.agent
-            ));
-            Ok(())
-        }
-        Command::Status => status(&config),
-        Command::HashPassword => unreachable!("handled before the configuration is read"),
-        Command::Run => run(config),
-    };
-    finish(outcome)
+}
+
+fn misconfigured(error: &ConfigError) -> ExitCode {
+    report(&format!("configuration: {error}"));
+    exit(EXIT_CONFIG)
 }
 
 fn finish(outcome: anyhow::Result<()>) -> ExitCode {
@@ -89,6 +112,19 @@ fn finish(outcome: anyhow::Result<()>) -> ExitCode {
         Err(error) => {
             report(&format!("{error:#}"));
             exit(EXIT_BROKEN)
+        }
+    }
+}
+
+fn answer(answer: Result<String, AskError>) -> ExitCode {
+    match answer {
+        Ok(text) => {
+            print(&text);
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            report(&error.to_string());
+            exit(EXIT_UNAVAILABLE)
         }
     }
 }
@@ -126,9 +162,8 @@ async fn run(config: Config) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate()).context("listening for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("listening for SIGINT")?;
     tracing::info!(mqtt = %agent.mqtt_address()?, admin = %agent.admin_address()?, "the agent is up");
-    if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Ready]) {
-        tracing::warn!(%error, "systemd could not be told that the agent is ready");
-    }
+    // The buffer is open and the ports are bound.
+    edge_agent::tell_systemd(&[sd_notify::NotifyState::Ready]);
     tokio::spawn({
         let stop = stop.clone();
         async move {
@@ -137,6 +172,7 @@ async fn run(config: Config) -> anyhow::Result<()> {
                 _ = interrupt.recv() => {}
             }
             tracing::info!("stopping: captured messages are committed, then the agent ends");
+            edge_agent::tell_systemd(&[sd_notify::NotifyState::Stopping]);
             stop.cancel();
             tokio::select! {
                 _ = terminate.recv() => {}
@@ -172,28 +208,5 @@ fn hash_password() -> anyhow::Result<()> {
     let hash =
         edge_agent::broker::hash_password(password).map_err(|error| anyhow::anyhow!("hashing: {error}"))?;
     print(&format!("{hash}\n"));
-    Ok(())
-}
-
-/// A plain HTTP/1.0 request: the answer ends with the connection, so no HTTP client is needed.
-fn status(config: &Config) -> anyhow::Result<()> {
-    const LIMIT: Duration = Duration::from_secs(5);
-    let mut address = config.admin_listen;
-    if address.ip().is_unspecified() {
-        address.set_ip(std::net::Ipv4Addr::LOCALHOST.into());
-    }
-    let mut stream = TcpStream::connect_timeout(&address, LIMIT)
-        .with_context(|| format!("no agent answers on admin.listen {address}; is it running?"))?;
-    stream.set_read_timeout(Some(LIMIT))?;
-    stream.write_all(b"GET /status HTTP/1.0\r\nHost: edge-agent\r\n\r\n")?;
-    let mut answer = String::new();
-    stream
-        .read_to_string(&mut answer)
-        .context("reading the agent's answer")?;
-    let (_, body) = answer
-        .split_once("\r\n\r\n")
-        .context("the agent's answer is no HTTP")?;
-    let status: serde_json::Value = serde_json::from_str(body).context("the agent's answer is no JSON")?;
-    print(&format!("{}\n", serde_json::to_string_pretty(&status)?));
     Ok(())
 }

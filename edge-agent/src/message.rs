@@ -4,13 +4,14 @@
 //! Decoding the payload happens on the way out, never here.
 
 use bytes::{Buf, BufMut, Bytes};
+use chrono::DateTime;
 use serde::{Deserialize, Serialize};
-use telemetry::{DeviceId, EventBody};
+use telemetry::{Clock, DeviceId, EventBody};
 
-use crate::clock::{SegmentId, Stamp};
+use crate::clock::{Resolved, SegmentId, Stamp};
 
 /// What was captured.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Message {
     /// Where it stood in an earlier buffer, if it was salvaged from one. It keeps that identity, because it may have
     /// been forwarded under it.
@@ -33,7 +34,7 @@ pub struct Identity {
 }
 
 /// The payload, or what is kept of one that was too large.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Body {
     /// The payload, whole.
     Payload(Bytes),
@@ -48,6 +49,14 @@ pub enum Body {
     },
     /// An event of the agent itself, as JSON; it has no topic.
     Event(Bytes),
+    /// The payload of a dead letter that was put into the buffer again. It keeps its time as it keeps its identity: both
+    /// were given when it went out first.
+    Again {
+        /// The payload, whole.
+        payload: Bytes,
+        /// Its time.
+        settled: Resolved,
+    },
 }
 
 /// An event of the agent itself; id and time are given to it on the way out.
@@ -79,6 +88,10 @@ const VERSION: u8 = 1;
 const WHOLE: u8 = 0;
 const TRUNCATED: u8 = 1;
 const EVENT: u8 = 2;
+const AGAIN: u8 = 3;
+const AGAIN_BYTES: usize = 8 + 1;
+/// The words of [`Clock`] as they are written.
+const CLOCKS: [Clock; 3] = [Clock::Synced, Clock::Corrected, Clock::Unsynced];
 /// Set in the form of a message that brings its identity.
 const SALVAGED: u8 = 0x80;
 const HEADER_BYTES: usize = 1 + 1 + 4 + 8 + 1 + 2;
@@ -96,11 +109,20 @@ impl Message {
         }
     }
 
+    /// The time that was given to it before, which it keeps.
+    pub fn settled(&self) -> Option<Resolved> {
+        match self.body {
+            Body::Again { settled, .. } => Some(settled),
+            _ => None,
+        }
+    }
+
     /// The message as an entry of the buffer.
     pub fn encode(&self) -> Vec<u8> {
         let payload_bytes = match &self.body {
             Body::Payload(payload) | Body::Event(payload) => payload.len(),
             Body::Truncated { head, .. } => 8 + 32 + head.len(),
+            Body::Again { payload, .. } => AGAIN_BYTES + payload.len(),
         };
         let mut out = Vec::with_capacity(HEADER_BYTES + IDENTITY_BYTES + self.topic.len() + payload_bytes);
         out.put_u8(VERSION);
@@ -108,6 +130,7 @@ impl Message {
             Body::Payload(_) => WHOLE,
             Body::Truncated { .. } => TRUNCATED,
             Body::Event(_) => EVENT,
+            Body::Again { .. } => AGAIN,
         };
         out.put_u8(form | if self.identity.is_some() { SALVAGED } else { 0 });
         out.put_u32(self.stamp.segment.0);
@@ -125,6 +148,15 @@ impl Message {
                 out.put_u64(*length);
                 out.put_slice(sha256);
                 out.put_slice(head);
+            }
+            Body::Again { payload, settled } => {
+                out.put_i64(settled.time.timestamp_micros());
+                let word = CLOCKS.iter().position(|clock| *clock == settled.clock);
+                out.put_u8(
+                    word.and_then(|n| u8::try_from(n).ok())
+                        .expect("all words are listed"),
+                );
+                out.put_slice(payload);
             }
         }
         out
@@ -172,6 +204,18 @@ impl Message {
                 }
             }
             TRUNCATED => return Err(MalformedMessage("truncated payload is cut off")),
+            AGAIN if entry.len() >= AGAIN_BYTES => {
+                let time = DateTime::from_timestamp_micros(entry.get_i64())
+                    .ok_or(MalformedMessage("time is out of range"))?;
+                let clock = *CLOCKS
+                    .get(usize::from(entry.get_u8()))
+                    .ok_or(MalformedMessage("unknown word for the clock"))?;
+                Body::Again {
+                    payload: entry,
+                    settled: Resolved { time, clock },
+                }
+            }
+            AGAIN => return Err(MalformedMessage("settled time is cut off")),
             _ => return Err(MalformedMessage("unknown form")),
         };
         Ok(Self {
@@ -215,6 +259,13 @@ mod tests {
                 head: Bytes::from_static(b"{"),
                 length: 2 << 20,
                 sha256: [9; 32],
+            },
+            Body::Again {
+                payload: Bytes::from_static(b"{}"),
+                settled: Resolved {
+                    time: "2026-01-01T08:00:12.610123Z".parse().unwrap(),
+                    clock: Clock::Corrected,
+                },
             },
         ] {
             let message = sample(body);

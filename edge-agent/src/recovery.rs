@@ -2,7 +2,10 @@
 //!
 //! Nobody is there to repair a box in a cupboard: the agent takes readings again at once, and salvages in the
 //! background. Salvaged messages keep their identity and their time, so those that had been forwarded already are
-//! recognised at the far end. One salvaged buffer is kept for a person to look at; older ones are deleted.
+//! recognised at the far end. What was lost is counted and told like every other loss, as far as it can be known. One
+//! salvaged buffer is kept for a person to look at; older ones are deleted.
+
+mod gaps;
 
 use std::{
     collections::{HashMap, HashSet},
@@ -18,10 +21,12 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    buffer::{self, Buffer, Found, Limits},
+    buffer::{self, AppendError, Buffer, Found, Limits},
     clock::{self, Segment, SegmentId, Timeline},
+    losses::{Losses, Reason},
     message::{Identity, Message},
 };
+use gaps::Gaps;
 
 /// The buffer's folder in the data folder.
 const BUFFER: &str = "buffer";
@@ -33,6 +38,8 @@ const SALVAGED: &str = "buffer.salvaged";
 const MARK: &str = "damaged";
 /// What was found waits here for the buffer: bounds memory.
 const QUEUE: usize = 16;
+/// How often a salvaged message that finds no room is tried again.
+const ROOM_POLL: std::time::Duration = std::time::Duration::from_secs(1);
 
 /// Counted since start.
 #[derive(Debug, Default)]
@@ -108,13 +115,22 @@ pub async fn run(
     buffer: Buffer,
     timeline: Arc<Mutex<Timeline>>,
     salvage: Arc<Salvage>,
+    losses: Arc<Losses>,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
     salvage.waiting.store(damaged.len() as u64, Ordering::Relaxed);
     for dir in damaged {
         let before = salvage.messages.load(Ordering::Relaxed);
-        if !one(&dir, &buffer, &timeline, &salvage, &stop).await? {
+        let Some(gaps) = one(&dir, &buffer, &timeline, &salvage, &stop).await? else {
             return Ok(());
+        };
+        for gap in gaps {
+            losses.many(
+                Reason::Damaged,
+                gap.count,
+                gap.before.or(Some(gap.after)),
+                Some(gap.after),
+            );
         }
         let messages = salvage.messages.load(Ordering::Relaxed) - before;
         salvage.waiting.fetch_sub(1, Ordering::Relaxed);
@@ -128,19 +144,21 @@ pub async fn run(
     Ok(())
 }
 
-/// Answers false when the agent stops before it is done.
+/// Answers what is missing; `None` when the agent stops before it is done.
 async fn one(
     dir: &Path,
     buffer: &Buffer,
     timeline: &Mutex<Timeline>,
     salvage: &Salvage,
     stop: &CancellationToken,
-) -> anyhow::Result<bool> {
-    let segments = adopt_segments(read_segments(dir).await?, buffer, timeline).await?;
+) -> anyhow::Result<Option<Vec<gaps::Gap>>> {
+    let Known { segments, heads } = read_known(dir).await?;
+    let segments = adopt_segments(segments, buffer, timeline).await?;
     let mut seen = HashSet::new();
+    let mut there = Gaps::default();
     let mut found = scan(dir.to_owned());
     while let Some(next) = found.recv().await {
-        let Found::Entries { epoch, entries } = next else {
+        let Found::Entries { epoch, entries, .. } = next else {
             continue;
         };
         // A page that sled rewrote stands in the file more than once.
@@ -150,27 +168,44 @@ async fn one(
         {
             continue;
         }
-        for entry in entries {
+        let head = heads.get(&epoch).copied().unwrap_or(0);
+        for entry in entries.into_iter().filter(|entry| entry.sequence.0 >= head) {
             if stop.is_cancelled() {
-                return Ok(false);
+                return Ok(None);
             }
             let Ok(mut message) = Message::decode(entry.bytes) else {
                 continue;
             };
             let unknown = SegmentId(u32::MAX);
             message.stamp.segment = *segments.get(&(epoch, message.stamp.segment)).unwrap_or(&unknown);
+            there.found(epoch, entry.sequence.0, message.stamp);
             message.identity.get_or_insert(Identity {
                 epoch,
                 sequence: entry.sequence.0,
             });
-            buffer
-                .append(message.encode())
-                .await
-                .context("keeping a salvaged message")?;
+            if !keep(buffer, &message, stop).await? {
+                return Ok(None);
+            }
             salvage.messages.fetch_add(1, Ordering::Relaxed);
         }
     }
-    Ok(true)
+    let gaps = heads.iter().flat_map(|(epoch, head)| there.of(*epoch, *head));
+    Ok(Some(gaps.collect()))
+}
+
+/// Waits for room as long as it takes. Answers false when the agent stops before.
+async fn keep(buffer: &Buffer, message: &Message, stop: &CancellationToken) -> anyhow::Result<bool> {
+    loop {
+        match buffer.append(message.encode()).await {
+            Ok(_) => return Ok(true),
+            Err(AppendError::Full | AppendError::Disk) => {}
+            Err(error) => return Err(error).context("keeping a salvaged message"),
+        }
+        tokio::select! {
+            () = stop.cancelled() => return Ok(false),
+            () = tokio::time::sleep(ROOM_POLL) => {}
+        }
+    }
 }
 
 fn scan(dir: PathBuf) -> mpsc::Receiver<Found> {
@@ -183,13 +218,29 @@ fn scan(dir: PathBuf) -> mpsc::Receiver<Found> {
     receiver
 }
 
-/// The clock's segments of the damaged buffer; of several states of one, the one that knows most.
-async fn read_segments(dir: &Path) -> anyhow::Result<HashMap<(u32, SegmentId), Segment>> {
-    let mut segments: HashMap<(u32, SegmentId), Segment> = HashMap::new();
+/// What is known of a damaged buffer before its messages are taken.
+#[derive(Default)]
+struct Known {
+    /// The clock's segments; of several states of one, the one that knows most.
+    segments: HashMap<(u32, SegmentId), Segment>,
+    /// What comes before these sequences was forwarded. A buffer of the older form does not say, and its sequences have
+    /// holes of their own.
+    heads: HashMap<u32, u64>,
+}
+
+async fn read_known(dir: &Path) -> anyhow::Result<Known> {
+    let mut known = Known::default();
     let mut found = scan(dir.to_owned());
     while let Some(next) = found.recv().await {
-        let Found::Value { epoch, name, value } = next else {
-            continue;
+        let (epoch, name, value) = match next {
+            Found::Entries { epoch, head, .. } => {
+                if let Some(head) = head {
+                    let latest = known.heads.entry(epoch).or_default();
+                    *latest = head.max(*latest);
+                }
+                continue;
+            }
+            Found::Value { epoch, name, value } => (epoch, name, value),
         };
         let id = name
             .strip_prefix(clock::KEY_PREFIX)
@@ -198,14 +249,14 @@ async fn read_segments(dir: &Path) -> anyhow::Result<HashMap<(u32, SegmentId), S
             continue;
         };
         let id = (epoch, SegmentId(u32::from_be_bytes(id)));
-        match segments.get_mut(&id) {
+        match known.segments.get_mut(&id) {
             Some(known) => known.learn(segment),
             None => {
-                segments.insert(id, segment);
+                known.segments.insert(id, segment);
             }
         }
     }
-    Ok(segments)
+    Ok(known)
 }
 
 /// Gives the old segments new numbers in this buffer, on disk before they are used.
@@ -244,6 +295,7 @@ mod tests {
             max_bytes: 1 << 30,
             commit_interval: Duration::from_millis(1),
             commit_bytes: 32 * 1024,
+            when_full: buffer::WhenFull::Reject,
         }
     }
 
@@ -286,6 +338,10 @@ mod tests {
 
     /// Opens what `damage` left and answers identity, payload and time of everything that is there in the end.
     async fn recovered(data_dir: &Path) -> Vec<(Identity, String, i64)> {
+        recovered_with(data_dir, Arc::default()).await
+    }
+
+    async fn recovered_with(data_dir: &Path, losses: Arc<Losses>) -> Vec<(Identity, String, i64)> {
         let Opened { buffer, damaged } = open(data_dir, &limits()).unwrap();
         let timeline = Arc::new(Mutex::new(Timeline::load(
             buffer.values(clock::KEY_PREFIX).unwrap(),
@@ -298,6 +354,7 @@ mod tests {
             buffer.clone(),
             timeline.clone(),
             salvage.clone(),
+            losses,
             stop.clone(),
         ));
         while wanted > 0 && !data_dir.join(SALVAGED).exists() {
@@ -374,24 +431,49 @@ mod tests {
     async fn a_buffer_sled_cannot_open_is_replaced_and_what_is_whole_is_kept() {
         let dir = tempfile::tempdir().unwrap();
         let epoch = filled(dir.path()).await;
-        let buffer = dir.path().join(BUFFER);
-        std::fs::write(buffer.join("conf"), b"not sled's configuration").unwrap();
+        let values = dir.path().join(BUFFER).join("values");
+        std::fs::write(values.join("conf"), b"not sled's configuration").unwrap();
         assert_eq!(recovered(dir.path()).await, want(epoch));
+        assert!(dir.path().join(SALVAGED).exists());
+    }
+
+    #[tokio::test]
+    async fn what_a_damaged_buffer_has_lost_is_counted_with_its_time() {
+        let dir = tempfile::tempdir().unwrap();
+        let epoch = filled(dir.path()).await;
+        // Each entry has a page of its own behind that of the small value: 41 to 50 and 80 are hit.
+        let log = dir.path().join(BUFFER).join("log/0000000000000001.log");
+        let mut bytes = std::fs::read(&log).unwrap();
+        for n in (41..=50).chain([80]) {
+            bytes[n * 4096 + 10] ^= 0xff;
+        }
+        std::fs::write(&log, bytes).unwrap();
+        mark_damaged(dir.path());
+        let losses = Arc::new(Losses::default());
+        let found = recovered_with(dir.path(), losses.clone()).await;
+        let mut want = want(epoch);
+        want.retain(|(identity, ..)| !(41..=50).contains(&identity.sequence) && identity.sequence != 80);
+        assert_eq!(found, want);
+        assert_eq!(losses.count(Reason::Damaged), 11);
+        let (count, first, last) = losses.episode(Reason::Damaged).unwrap();
+        let micros = |stamp: Option<crate::clock::Stamp>| stamp.map(|stamp| stamp.monotonic_us);
+        assert_eq!((count, micros(first), micros(last)), (11, Some(40), Some(81)));
     }
 
     #[tokio::test]
     async fn a_truncated_or_overwritten_file_never_stops_the_start() {
-        for (keep, garbage) in [(0, 0), (100, 0), (5_000, 0), (5_000, 3_000), (0, 9_000)] {
-            let dir = tempfile::tempdir().unwrap();
-            let epoch = filled(dir.path()).await;
-            let path = dir.path().join(BUFFER).join("db");
-            let mut bytes = std::fs::read(&path).unwrap();
-            bytes.truncate(keep);
-            bytes.extend((0..garbage).map(|n| (n * 7) as u8));
-            std::fs::write(&path, bytes).unwrap();
-            let Opened { buffer, .. } = open(dir.path(), &limits()).unwrap();
-            assert!(buffer.append(vec![1]).await.is_ok(), "{keep} {garbage}");
-            let _ = epoch;
+        for name in ["values/db", "values/conf", "log/0000000000000001.log"] {
+            for (keep, garbage) in [(0, 0), (100, 0), (5_000, 0), (5_000, 3_000), (0, 9_000)] {
+                let dir = tempfile::tempdir().unwrap();
+                filled(dir.path()).await;
+                let path = dir.path().join(BUFFER).join(name);
+                let mut bytes = std::fs::read(&path).unwrap();
+                bytes.truncate(keep);
+                bytes.extend((0..garbage).map(|n| (n * 7) as u8));
+                std::fs::write(&path, bytes).unwrap();
+                let Opened { buffer, .. } = open(dir.path(), &limits()).unwrap();
+                assert!(buffer.append(vec![1]).await.is_ok(), "{name} {keep} {garbage}");
+            }
         }
     }
 }

@@ -6,6 +6,7 @@
 //! - a publish above QoS 0 with DUP that has the client, packet id, topic and payload of one of the client's last 256;
 //! - a Shelly frame that is equal, byte for byte, to one of the last 256 on its topic within 24 hours. A frame carries
 //!   its device and the device's time, so an equal frame is the same one, sent as new by a device that reconnected.
+//!   Where the time of one of both is not known, as before the clock is set, no time has passed.
 //!
 //! A redelivery is acknowledged when the first delivery is on disk, never before, and refused when that failed.
 //! This module reads no clock and writes nothing itself.
@@ -30,7 +31,9 @@ const WINDOW: usize = 256;
 /// Clients and topics remembered; the one heard longest ago makes room. 2,000 of them fill 20 MB at most.
 const SENDERS: usize = 1_000;
 /// How long a frame is remembered: a sensor that lost its network tries again within hours.
-const FRAME_MS: i64 = 24 * 3600 * 1000;
+const FRAME_MS: u64 = 24 * 3600 * 1000;
+/// Stands for a time that is not known.
+const NO_TIME: i64 = 0;
 /// Prefix of the durable values.
 pub const KEY_PREFIX: &[u8] = b"seen/";
 /// Where Shelly devices publish frames.
@@ -107,7 +110,7 @@ struct Sender {
 
 struct Slot {
     count: u32,
-    /// Packet id, or milliseconds of the wall clock.
+    /// Packet id, or milliseconds of the wall clock, 0 while that is not known.
     mark: i64,
     hash: [u8; 8],
     fate: Fate,
@@ -116,7 +119,7 @@ struct Slot {
 /// What is compared: a client's packet id and content, or a topic's content in a stretch of time.
 enum Kind {
     Client(u16),
-    Frame { now_ms: i64 },
+    Frame { now_ms: Option<i64> },
 }
 
 impl Redeliveries {
@@ -163,7 +166,7 @@ impl Redeliveries {
         attempt: Option<Attempt<'_>>,
         topic: &str,
         payload: &[u8],
-        now_ms: i64,
+        now_ms: Option<i64>,
     ) -> Verdict {
         let hash = short_hash(&[topic.as_bytes(), &[0], payload]);
         let is_frame =
@@ -188,7 +191,7 @@ impl Redeliveries {
             self.note(key, i64::from(attempt.pkid), hash, fate.clone(), &mut side);
         }
         if let Some(key) = frame {
-            self.note(key, now_ms, hash, fate.clone(), &mut side);
+            self.note(key, now_ms.unwrap_or(NO_TIME), hash, fate.clone(), &mut side);
         }
         Verdict::New { side, fate }
     }
@@ -200,7 +203,10 @@ impl Redeliveries {
             slot.hash == *hash
                 && match kind {
                     Kind::Client(pkid) => slot.mark == i64::from(*pkid),
-                    Kind::Frame { now_ms } => (now_ms - slot.mark).abs() <= FRAME_MS,
+                    Kind::Frame { .. } if slot.mark == NO_TIME => true,
+                    Kind::Frame { now_ms } => {
+                        now_ms.is_none_or(|now_ms| now_ms.abs_diff(slot.mark) <= FRAME_MS)
+                    }
                 }
         };
         sender.slots.iter().rev().find(same).map(|slot| slot.fate.clone())
@@ -276,6 +282,8 @@ fn short_hash(parts: &[&[u8]]) -> [u8; 8] {
 mod tests {
     use super::*;
 
+    const NOON_MS: i64 = 1_767_268_800_000;
+    const DAY_MS: i64 = FRAME_MS as i64;
     const FRAME: &[u8] = br#"{"src":"s","params":{"ts":1767254412.61}}"#;
 
     fn attempt(client: &str, pkid: u16, dup: bool) -> Option<Attempt<'_>> {
@@ -290,7 +298,7 @@ mod tests {
         payload: &[u8],
         now_ms: i64,
     ) -> bool {
-        match known.judge(attempt, topic, payload, now_ms) {
+        match known.judge(attempt, topic, payload, Some(NOON_MS + now_ms)) {
             Verdict::New { fate, .. } => {
                 fate.settle(true);
                 true
@@ -332,7 +340,7 @@ mod tests {
             !is_new(&mut known, attempt("c", 2, false), topic, FRAME, 1000),
             "reconnected, sent as new"
         );
-        assert!(!is_new(&mut known, None, topic, FRAME, FRAME_MS));
+        assert!(!is_new(&mut known, None, topic, FRAME, DAY_MS));
         assert!(is_new(
             &mut known,
             attempt("c", 2, false),
@@ -345,7 +353,7 @@ mod tests {
             attempt("c", 3, false),
             topic,
             FRAME,
-            FRAME_MS + 1
+            DAY_MS + 1
         ));
         let timeless = br#"{"src":"s"}"#;
         assert!(is_new(&mut known, None, topic, timeless, 0));
@@ -356,12 +364,27 @@ mod tests {
     }
 
     #[test]
+    fn an_equal_frame_is_the_same_when_the_time_is_not_known() {
+        let topic = "shellyhtg3-e4b32322a0f4/events/rpc";
+        // The agent kept it at noon; then the power fails, and the Pi comes up in 1970, or the other way round.
+        for (first, second) in [(Some(NOON_MS), None), (None, Some(NOON_MS)), (None, None)] {
+            let mut known = Redeliveries::load(Vec::new());
+            let is_again = |verdict| matches!(verdict, Verdict::Again(_));
+            assert!(!is_again(known.judge(None, topic, FRAME, first)));
+            assert!(
+                is_again(known.judge(None, topic, FRAME, second)),
+                "{first:?} {second:?}"
+            );
+        }
+    }
+
+    #[test]
     fn the_window_holds_256_and_survives_a_restart() {
         let mut known = Redeliveries::load(Vec::new());
         let mut disk: HashMap<Vec<u8>, Vec<u8>> = HashMap::new();
         for n in 0..300_u16 {
             let payload = n.to_be_bytes();
-            let Verdict::New { side, fate } = known.judge(attempt("c", n, false), "t", &payload, 0) else {
+            let Verdict::New { side, fate } = known.judge(attempt("c", n, false), "t", &payload, None) else {
                 panic!("{n}")
             };
             fate.settle(true);
@@ -398,10 +421,10 @@ mod tests {
     #[test]
     fn a_first_delivery_that_was_refused_is_forgotten() {
         let mut known = Redeliveries::load(Vec::new());
-        let Verdict::New { fate, .. } = known.judge(attempt("c", 1, false), "t", b"x", 0) else {
+        let Verdict::New { fate, .. } = known.judge(attempt("c", 1, false), "t", b"x", None) else {
             panic!()
         };
-        let Verdict::Again(again) = known.judge(attempt("c", 1, true), "t", b"x", 0) else {
+        let Verdict::Again(again) = known.judge(attempt("c", 1, true), "t", b"x", None) else {
             panic!()
         };
         assert!(!again.is_kept(), "it is not on disk yet");
@@ -415,7 +438,7 @@ mod tests {
         let mut known = Redeliveries::load(Vec::new());
         let mut removed = 0;
         for n in 0..SENDERS + 50 {
-            let Verdict::New { side, .. } = known.judge(attempt(&format!("c{n}"), 1, false), "t", b"x", 0)
+            let Verdict::New { side, .. } = known.judge(attempt(&format!("c{n}"), 1, false), "t", b"x", None)
             else {
                 panic!()
             };

@@ -26,6 +26,8 @@ impl Tasks {
     /// Starts a part.
     pub fn spawn(&self, name: &'static str, work: impl Future<Output = anyhow::Result<()>> + Send + 'static) {
         let (stop, failure) = (self.stop.clone(), self.failure.clone());
+        #[cfg(debug_assertions)]
+        let work = mortal(name, work);
         let work = tokio::spawn(work);
         self.tracker.spawn(async move {
             let outcome = match work.await {
@@ -55,5 +57,50 @@ impl Tasks {
             Ok(mut failure) => failure.take().map_or(Ok(()), Err),
             Err(_) => anyhow::bail!("the record of failures is damaged by a panic"),
         }
+    }
+}
+
+/// A part that dies where a test wants it: the one that is named in the file this variable names. Release builds do not
+/// have this.
+#[cfg(debug_assertions)]
+pub async fn mortal<T>(name: &'static str, work: impl Future<Output = T>) -> T {
+    const LOOK: std::time::Duration = std::time::Duration::from_millis(100);
+    let Some(file) = std::env::var_os("EDGE_AGENT_TEST_PANIC_FILE") else {
+        return work.await;
+    };
+    let die = async {
+        while !std::fs::read_to_string(&file).is_ok_and(|named| named.trim() == name) {
+            tokio::time::sleep(LOOK).await;
+        }
+    };
+    tokio::select! {
+        outcome = work => outcome,
+        () = die => panic!("the test wants {name} to die"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn outcome(work: impl Future<Output = anyhow::Result<()>> + Send + 'static) -> anyhow::Result<()> {
+        let stop = CancellationToken::new();
+        let tasks = Tasks::new(stop.clone());
+        tasks.spawn("bystander", async move {
+            stop.cancelled().await;
+            Ok(())
+        });
+        tasks.spawn("victim", work);
+        tasks.wait().await
+    }
+
+    #[tokio::test]
+    async fn a_part_that_fails_ends_by_itself_or_panics_stops_all_and_is_named() {
+        let failed = outcome(async { anyhow::bail!("no disk") }).await;
+        assert_eq!(format!("{:#}", failed.unwrap_err()), "victim: no disk");
+        let ended = outcome(async { Ok(()) }).await;
+        assert_eq!(ended.unwrap_err().to_string(), "victim ended by itself");
+        let panicked = outcome(async { panic!("oh") }).await.unwrap_err().to_string();
+        assert!(panicked.starts_with("victim panicked"), "{panicked}");
     }
 }

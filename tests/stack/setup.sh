@@ -4,13 +4,13 @@
 # It never starts a system service and never creates a database cluster of the system: the stack runs its own in a
 # scratch folder.
 #
-# usage: setup.sh demo|check|test
+# usage: setup.sh demo|check|test|bench
 set -euo pipefail
 
 purpose=${1:-test}
 case $purpose in
-  demo | check | test) ;;
-  *) echo "usage: setup.sh demo|check|test" >&2; exit 64 ;;
+  demo | check | test | bench) ;;
+  *) echo "usage: setup.sh demo|check|test|bench" >&2; exit 64 ;;
 esac
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
@@ -48,6 +48,9 @@ have_postgres() {
   done
   return 1
 }
+
+# Its headers: the agent speaks TLS to Redpanda with it.
+have_openssl() { pkg-config --exists openssl 2>/dev/null; }
 
 have_chromium() { have chromium || have chromium-browser || have google-chrome || [ -n "${CHROMIUM_PATH:-}" ]; }
 
@@ -141,11 +144,16 @@ fi
 
 # --- What the build and the parts of the stack need.
 { have cc && have c++ && have make; } || need build-essential "gcc gcc-c++ make" base-devel -
+have_openssl || need "libssl-dev pkg-config" "openssl-devel pkgconf" "openssl pkgconf" "openssl@3 pkgconf"
 have_node || need "nodejs npm" "nodejs npm" "nodejs npm" node
-if wanted_for demo test; then
+if wanted_for demo test bench; then
   have_postgres || need postgresql postgresql-server postgresql postgresql@17
   have psql || need postgresql-client postgresql postgresql postgresql@17
   have mosquitto_pub || need mosquitto-clients mosquitto mosquitto mosquitto
+fi
+if wanted_for bench; then
+  # What the agent is compared with. Debian keeps it where only root looks.
+  have mosquitto || [ -x /usr/sbin/mosquitto ] || need mosquitto mosquitto mosquitto mosquitto
 fi
 if wanted_for check test; then
   have shellcheck || need shellcheck ShellCheck shellcheck shellcheck
@@ -156,6 +164,9 @@ if wanted_for test; then
   have_chromium || need chromium chromium chromium "--cask chromium"
   # tests/contract/run.sh puts schemathesis into an environment of its own; Debian packs the module for that apart.
   python3 -c 'import ensurepip, venv' 2>/dev/null || need "python3 python3-venv" python3 python python
+  # The backup's upload and the documented certificate are tried with these.
+  have rclone || need rclone rclone rclone rclone
+  have openssl || need openssl openssl openssl openssl@3
   # A test checks the agent's unit with it; nothing is started.
   have systemd-analyze || need systemd systemd systemd -
 fi
@@ -164,7 +175,7 @@ install_packages
 # --- Kafka needs Java and Maven. The demo can do without (and says so when it starts); the tests cannot.
 have_java || need default-jre-headless java-latest-openjdk-headless jre-openjdk-headless openjdk
 have mvn || need maven maven maven maven
-if wanted_for demo test; then
+if wanted_for demo test bench; then
   if wanted_for demo; then
     install_packages || say "Java or Maven cannot be had here: the demo will use librdkafka's mock broker"
   else
@@ -183,12 +194,23 @@ if ! have_node; then
   have_node || fail "Node.js $node_minimum or newer is needed"
 fi
 
+# --- A client of MQTT in Python that the agent is tried with, in an environment of its own.
+if wanted_for test; then
+  interop=$tools/interop
+  if [ ! "$interop/.installed" -nt "$root/tests/interop/requirements.txt" ]; then
+    say "installing with pip into target/tools: what tests/interop/requirements.txt names"
+    python3 -m venv "$interop"
+    "$interop/bin/pip" install --quiet --disable-pip-version-check -r "$root/tests/interop/requirements.txt" >&2
+    touch "$interop/.installed"
+  fi
+fi
+
 # --- npm packages: every folder with a lock file, or for the demo those that it runs.
 for lock in "$root"/tests/*/package-lock.json "$root"/tests/stack/*/package-lock.json "$root"/cluster/*/package-lock.json; do
   folder=$(dirname "$lock")
   [ -f "$lock" ] || continue
   case $folder in
-    */tests/browser | */tests/stack/timescale) wanted_for check test || continue ;;
+    */tests/browser | */tests/interop | */tests/stack/timescale) wanted_for check test || continue ;;
   esac
   # npm writes this file last, so that it is older than the lock file exactly when an install is due.
   if [ ! "$folder/node_modules/.package-lock.json" -nt "$lock" ]; then

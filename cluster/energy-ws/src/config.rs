@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use service::{AuthSettings, ConfigError, Env, config};
+use service::{AuthSettings, ConfigError, Env, KafkaSettings, config};
 
 use crate::protocol::PING_AFTER;
 
@@ -20,8 +20,8 @@ pub struct Settings {
     pub listen_address: SocketAddr,
     /// Where the admin port is bound.
     pub metrics_address: SocketAddr,
-    /// Kafka brokers, `host:port` with commas.
-    pub kafka_bootstrap: String,
+    /// Brokers and login.
+    pub kafka: KafkaSettings,
     /// Whose tokens are believed.
     pub auth: AuthSettings,
     /// Origins of pages that may connect; empty means pages of the same host only.
@@ -52,7 +52,7 @@ impl Settings {
         Ok(Self {
             listen_address: config::listen_address(env)?,
             metrics_address: config::metrics_address(env)?,
-            kafka_bootstrap: env.required_list("KAFKA_BOOTSTRAP")?.join(","),
+            kafka: KafkaSettings::from_env(env)?,
             auth: AuthSettings::from_env(env)?,
             allowed_origins,
             user_connections,

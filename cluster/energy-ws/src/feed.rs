@@ -1,7 +1,7 @@
 //! Kafka into the hub: one consumer for the whole process, reading every partition of the five topics.
 //!
-//! It belongs to no consumer group and commits nothing: each process shows everything, and begins a window's length
-//! before the end. The group id below is there because librdkafka asks for one; it never joins.
+//! It belongs to no consumer group and commits nothing: each process shows everything, and begins some thousand
+//! records before the end. The group id below is there because librdkafka asks for one; it never joins.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -16,10 +16,11 @@ use rdkafka::message::BorrowedMessage;
 use rdkafka::types::RDKafkaErrorCode;
 use rdkafka::{ClientConfig, ClientContext, Message as _, Offset, TopicPartitionList};
 use serde::Deserialize;
+use service::KafkaSettings;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use crate::hub::WINDOW_RECORDS;
+use crate::hub::SEEN_IDS;
 use crate::position::Place;
 use crate::protocol;
 use crate::session::Shared;
@@ -41,9 +42,8 @@ const QUEUED_KBYTES: u32 = 4 * 1024;
 type Consumer = StreamConsumer<FeedContext>;
 
 /// Creates the consumer. Errors only on a wrong configuration; the broker may be away.
-pub fn consumer(bootstrap: &str, shared: Arc<Shared>) -> Result<Arc<Consumer>, KafkaError> {
-    ClientConfig::new()
-        .set("bootstrap.servers", bootstrap)
+pub fn consumer(kafka: &KafkaSettings, shared: Arc<Shared>) -> Result<Arc<Consumer>, KafkaError> {
+    ClientConfig::from_iter(kafka.properties())
         .set("client.id", "energy-ws")
         .set("group.id", "energy-ws")
         .set("enable.auto.commit", "false")
@@ -146,8 +146,8 @@ struct Found {
     high: i64,
 }
 
-/// Asks for partitions that are not known yet. At the start they are read from a window's length before the end;
-/// one that comes later is new and read from its beginning.
+/// Asks for partitions that are not known yet. At the start they are read from so far before the end that what comes
+/// again is known as such, which is more than the window keeps; one that comes later is new and read from its beginning.
 async fn discover(
     consumer: &Arc<Consumer>,
     known: &HashMap<Stream, usize>,
@@ -165,7 +165,7 @@ async fn discover(
                 let number = i32::try_from(partition).context("more partitions than Kafka can number")?;
                 let (low, high) = consumer.fetch_watermarks(topic.name(), number, ASK_LIMIT)?;
                 let start = if first {
-                    low.max(high - WINDOW_RECORDS as i64)
+                    low.max(high - SEEN_IDS as i64)
                 } else {
                     low
                 };
@@ -217,10 +217,7 @@ fn take(shared: &Shared, message: &BorrowedMessage<'_>, loading: &mut HashMap<Pl
     let now_ms = Utc::now().timestamp_millis();
     let appended_ms = message.timestamp().to_millis().unwrap_or(now_ms);
     let body = match protocol::body(stream, message.payload().unwrap_or_default()) {
-        Ok(body) => {
-            shared.metrics.record(stream);
-            Some(body)
-        }
+        Ok(body) => Some(body),
         Err(reason) => {
             shared.metrics.skipped(reason);
             tracing::debug!(
@@ -232,7 +229,14 @@ fn take(shared: &Shared, message: &BorrowedMessage<'_>, loading: &mut HashMap<Pl
             None
         }
     };
-    if shared.hub.publish(place, message.offset(), appended_ms, body) {
+    let readable = body.is_some();
+    let published = shared.hub.publish(place, message.offset(), appended_ms, body);
+    if published.sent {
+        shared.metrics.record(stream);
+    } else if readable {
+        shared.metrics.repeated.inc();
+    }
+    if published.broke_off {
         shared.metrics.breaks.inc();
         tracing::warn!(
             stream = stream.name(),

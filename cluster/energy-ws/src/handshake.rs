@@ -17,8 +17,9 @@ use crate::session::{self, Shared};
 
 /// Bytes a connection reads at once. tungstenite's 128 KiB for each idle client would be most of the memory.
 const READ_BUFFER_BYTES: usize = 4 * 1024;
-/// Bytes gathered before they are written: a few records; a flush comes after each batch anyway.
-const WRITE_BUFFER_BYTES: usize = 8 * 1024;
+/// Bytes gathered before they are written: some fifty records; a flush comes after each batch anyway. Only a client that has
+/// had a burst holds them, and with what else it costs it stays below 40 kB.
+const WRITE_BUFFER_BYTES: usize = 24 * 1024;
 /// Bytes that may wait for a socket that takes none; the largest message and the buffer fit.
 const MAX_WRITE_BUFFER_BYTES: usize = 64 * 1024;
 
@@ -67,8 +68,7 @@ pub async fn connect(
                 clients.inc();
                 // Given back even when the session panics.
                 let _counted = OnDrop(move || clients.dec());
-                let _seat = seat;
-                session::serve(door.shared, socket, token).await;
+                session::serve(door.shared, socket, token, &seat).await;
             });
         })
 }

@@ -83,8 +83,7 @@ pub fn run(settings: Settings, sockets: Sockets, lifecycle: Lifecycle) -> anyhow
         ping_after: settings.ping_after,
         stop: stop.clone(),
     });
-    let consumer =
-        feed::consumer(&settings.kafka_bootstrap, shared.clone()).context("cannot create the consumer")?;
+    let consumer = feed::consumer(&settings.kafka, shared.clone()).context("cannot create the consumer")?;
     let door = handshake::Door {
         shared: shared.clone(),
         lifecycle: lifecycle.clone(),

@@ -21,6 +21,10 @@ pub struct Metrics {
     pub gaps: IntCounter,
     /// Times a partition did not go on with the next offset.
     pub breaks: IntCounter,
+    /// Records that came again under the same id and were not sent again.
+    pub repeated: IntCounter,
+    /// Times a session fell behind the ring and went on from the window.
+    pub catch_ups: IntCounter,
     /// Open connections.
     pub clients: IntGauge,
     /// Time from the broker's append to the ring.
@@ -70,6 +74,14 @@ impl Metrics {
             breaks: metrics.counter(
                 "breaks_total",
                 "Times records were deleted before they were read, or a topic was made anew.",
+            ),
+            catch_ups: metrics.counter(
+                "catch_ups_total",
+                "Times a session fell behind the ring and went on from the window.",
+            ),
+            repeated: metrics.counter(
+                "records_repeated_total",
+                "Records that came again under the same id and were not sent again.",
             ),
             clients: metrics.gauge("clients_count", "Open connections."),
             delay: metrics.histogram(

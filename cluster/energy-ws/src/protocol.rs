@@ -221,6 +221,8 @@ struct ReadingData<'a> {
 /// A `data` message without its cursor and closing brace, and the device it is about.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Body {
+    /// The record's id: the same for one that was sent twice.
+    pub id: Box<str>,
     /// `{"type":"data",...` up to where the cursor follows.
     pub text: String,
     /// The device, for filters; none for an event of no device.
@@ -255,7 +257,7 @@ impl Skipped {
 /// Reads a Kafka record and writes the message, once for all clients. What the sink makes a dead letter of is not
 /// shown as live either.
 pub fn body(stream: Stream, payload: &[u8]) -> Result<Body, Skipped> {
-    let (text, device) = match stream.kind() {
+    let (id, text, device) = match stream.kind() {
         Some(kind) => {
             let record = Record::from_json(payload).map_err(|_| Skipped::Malformed)?;
             if record.reading.kind() != kind {
@@ -278,7 +280,7 @@ pub fn body(stream: Stream, payload: &[u8]) -> Result<Body, Skipped> {
                 id: &record.id,
                 data,
             });
-            (text, Some(record.device_id.as_str().into()))
+            (record.id, text, Some(record.device_id.as_str().into()))
         }
         None => {
             let event: Event = serde_json::from_slice(payload).map_err(|_| Skipped::Malformed)?;
@@ -289,13 +291,18 @@ pub fn body(stream: Stream, payload: &[u8]) -> Result<Body, Skipped> {
                 id: &event.id,
                 data: &event,
             });
-            (text, event.device_id.as_ref().map(|id| id.as_str().into()))
+            let device = event.device_id.as_ref().map(|id| id.as_str().into());
+            (event.id, text, device)
         }
     };
     if text.len() > MAX_DATA_BYTES {
         Err(Skipped::TooLarge)
     } else {
-        Ok(Body { text, device })
+        Ok(Body {
+            id: id.into(),
+            text,
+            device,
+        })
     }
 }
 

@@ -1,10 +1,14 @@
 //! How many connections there may be, in all and of one user.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Connections in all: what fits a pod of 100 MB at 40 kB each.
 pub const CONNECTIONS: usize = 2_048;
+
+/// Connections that have not shown a token yet: strangers cannot take every place.
+pub const STRANGERS: usize = CONNECTIONS / 2;
 
 /// Counts connections.
 pub struct Seats {
@@ -15,11 +19,15 @@ pub struct Seats {
 #[derive(Default)]
 struct Taken {
     all: usize,
+    strangers: usize,
     of_user: HashMap<Arc<str>, usize>,
 }
 
 /// A connection's place, given back when it is dropped.
-pub struct Seat(Arc<Seats>);
+pub struct Seat {
+    seats: Arc<Seats>,
+    is_stranger: AtomicBool,
+}
 
 /// A user's place, given back when it is dropped.
 pub struct UserSeat {
@@ -39,11 +47,15 @@ impl Seats {
     /// A place for a connection, taken before it is known whose it is.
     pub fn connection(self: &Arc<Self>) -> Option<Seat> {
         let mut taken = self.taken();
-        if taken.all >= CONNECTIONS {
+        if taken.all >= CONNECTIONS || taken.strangers >= STRANGERS {
             return None;
         }
         taken.all += 1;
-        Some(Seat(self.clone()))
+        taken.strangers += 1;
+        Some(Seat {
+            seats: self.clone(),
+            is_stranger: AtomicBool::new(true),
+        })
     }
 
     /// A place for one more connection of `user`.
@@ -69,9 +81,19 @@ impl Seats {
     }
 }
 
+impl Seat {
+    /// The connection has shown whose it is.
+    pub fn admitted(&self) {
+        if self.is_stranger.swap(false, Ordering::Relaxed) {
+            self.seats.taken().strangers -= 1;
+        }
+    }
+}
+
 impl Drop for Seat {
     fn drop(&mut self) {
-        self.0.taken().all -= 1;
+        self.admitted();
+        self.seats.taken().all -= 1;
     }
 }
 
@@ -105,9 +127,22 @@ mod tests {
             "users without connections are forgotten"
         );
 
-        let all: Vec<_> = (0..CONNECTIONS).map(|_| seats.connection().unwrap()).collect();
+        let connect = |count| {
+            (0..count)
+                .map(|_| seats.connection().unwrap())
+                .collect::<Vec<_>>()
+        };
+        let strangers = connect(STRANGERS);
+        assert!(
+            seats.connection().is_none(),
+            "a place is left for those who show a token"
+        );
+        strangers.iter().for_each(Seat::admitted);
+        let others = connect(CONNECTIONS - STRANGERS);
+        others.iter().for_each(Seat::admitted);
         assert!(seats.connection().is_none());
-        drop(all);
-        assert_eq!(seats.taken().all, 0);
+        drop((strangers, others));
+        let left = seats.taken();
+        assert_eq!((left.all, left.strangers), (0, 0));
     }
 }

@@ -30,6 +30,14 @@ impl Stream {
         Stream::Events,
     ];
 
+    /// Those that carry readings.
+    pub const READINGS: [Stream; 4] = [
+        Stream::Energy,
+        Stream::Temperature,
+        Stream::Heatpump,
+        Stream::Plug,
+    ];
+
     /// The name on the wire.
     pub const fn name(self) -> &'static str {
         match self {

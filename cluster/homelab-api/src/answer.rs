@@ -27,7 +27,11 @@ const JSON: HeaderValue = HeaderValue::from_static("application/json");
 /// The names of an item's fields, in the order in which it is serialised.
 pub(crate) trait Columns: Serialize {
     /// As in its JSON.
-    const COLUMNS: &[&str];
+    const COLUMNS: &'static [&'static str];
+}
+
+impl<T: Columns> Columns for &T {
+    const COLUMNS: &'static [&'static str] = T::COLUMNS;
 }
 
 /// What the caller's headers ask for.
@@ -58,10 +62,21 @@ impl Wish {
         series: &impl Serialize,
         items: &[T],
     ) -> Result<Response, Problem> {
+        self.answer_written(range, now, || serde_json::to_vec(series), items.iter())
+    }
+
+    /// The same for a series that writes its own JSON.
+    pub(crate) fn answer_written<T: Columns>(
+        self,
+        range: Range,
+        now: DateTime<Utc>,
+        json: impl FnOnce() -> serde_json::Result<Vec<u8>>,
+        items: impl Iterator<Item = T>,
+    ) -> Result<Response, Problem> {
         let body = if self.csv {
             csv(items)
         } else {
-            serde_json::to_vec(series).map_err(|error| error.to_string())
+            json().map_err(|error| error.to_string())
         };
         let body = body.map_err(|error| {
             tracing::error!("an answer cannot be written: {error}");
@@ -125,7 +140,7 @@ fn tag(body: &[u8]) -> String {
 }
 
 /// RFC 4180: a line of names, then a line an item; what was not reported is empty.
-fn csv<T: Columns>(items: &[T]) -> Result<Vec<u8>, String> {
+fn csv<T: Columns>(items: impl Iterator<Item = T>) -> Result<Vec<u8>, String> {
     let mut writer = csv::WriterBuilder::new()
         .has_headers(false)
         .terminator(csv::Terminator::CRLF)
@@ -179,7 +194,7 @@ mod tests {
         impl Columns for Item {
             const COLUMNS: &[&str] = &["device_id", "power_w"];
         }
-        let text = csv(&[
+        let text = csv([
             Item {
                 device_id: "a,\"b\"\n\u{e5}",
                 power_w: Some(1.5),
@@ -188,11 +203,15 @@ mod tests {
                 device_id: "c",
                 power_w: None,
             },
-        ]);
+        ]
+        .into_iter());
         assert_eq!(
             String::from_utf8(text.expect("it can be written")).expect("UTF-8"),
             "device_id,power_w\r\n\"a,\"\"b\"\"\n\u{e5}\",1.5\r\nc,\r\n"
         );
-        assert_eq!(csv::<Item>(&[]), Ok(b"device_id,power_w\r\n".to_vec()));
+        assert_eq!(
+            csv(std::iter::empty::<Item>()),
+            Ok(b"device_id,power_w\r\n".to_vec())
+        );
     }
 }

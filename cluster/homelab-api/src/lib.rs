@@ -20,9 +20,6 @@ mod user;
 
 use axum::Router;
 use axum::extract::FromRef;
-use axum::http::header;
-use axum::response::IntoResponse;
-use axum::routing::get;
 use database::Database;
 use service::metrics::admin_router;
 use service::server::{Listeners, serve};
@@ -89,17 +86,7 @@ fn api() -> OpenApiRouter<App> {
 
 fn router(app: App, health: &Health, metrics: &Metrics) -> anyhow::Result<Router> {
     let (api, _) = api().split_for_parts();
-    let document = openapi().to_json()?;
-    let document = get(move || async move {
-        (
-            [
-                (header::CONTENT_TYPE, "application/json"),
-                (header::CACHE_CONTROL, "max-age=300"),
-            ],
-            document,
-        )
-            .into_response()
-    });
+    let document = service::openapi::answer(openapi().to_json()?);
     let router = api
         .with_state(app)
         .merge(health.router())

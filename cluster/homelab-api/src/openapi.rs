@@ -1,11 +1,11 @@
 //! The service's own OpenAPI document, generated from the handlers.
 
+use service::openapi::Bearer;
 use service::problem::ProblemBody;
+use utoipa::OpenApi as _;
 use utoipa::openapi::path::Operation;
 use utoipa::openapi::schema::Schema;
-use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
-use utoipa::openapi::{ContentBuilder, OpenApi, Ref, RefOr, Response, ResponseBuilder};
-use utoipa::{Modify, OpenApi as _};
+use utoipa::openapi::{OpenApi, RefOr};
 
 #[derive(utoipa::OpenApi)]
 #[openapi(
@@ -14,19 +14,6 @@ use utoipa::{Modify, OpenApi as _};
     modifiers(&Bearer)
 )]
 struct Document;
-
-struct Bearer;
-
-impl Modify for Bearer {
-    fn modify(&self, document: &mut OpenApi) {
-        let scheme = HttpBuilder::new()
-            .scheme(HttpAuthScheme::Bearer)
-            .bearer_format("JWT")
-            .build();
-        let components = document.components.get_or_insert_default();
-        components.add_security_scheme("bearer", SecurityScheme::Http(scheme));
-    }
-}
 
 /// The document's frame, without paths.
 pub(crate) fn document() -> OpenApi {
@@ -68,7 +55,7 @@ pub(crate) fn with_every_field(mut document: OpenApi) -> OpenApi {
 }
 
 fn add_problems(operation: &mut Operation) {
-    for (status, description) in [
+    let problems = [
         ("400", "A parameter is wrong; `errors` names it."),
         ("401", "No valid access token."),
         ("403", "The token lacks the scope `detail` names."),
@@ -77,20 +64,6 @@ fn add_problems(operation: &mut Operation) {
             "503",
             "The database or the issuer's keys cannot be had just now; `Retry-After` says when to ask again.",
         ),
-    ] {
-        operation
-            .responses
-            .responses
-            .insert(status.to_owned(), problem(description).into());
-    }
-}
-
-fn problem(description: &str) -> Response {
-    let content = ContentBuilder::new()
-        .schema(Some(Ref::from_schema_name("ProblemBody")))
-        .build();
-    ResponseBuilder::new()
-        .description(description)
-        .content("application/problem+json", content)
-        .build()
+    ];
+    service::openapi::add_problems(operation, problems);
 }

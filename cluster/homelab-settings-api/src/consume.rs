@@ -17,10 +17,10 @@ use rdkafka::types::RDKafkaErrorCode;
 use rdkafka::{ClientConfig, ClientContext, Message as _, Offset, TopicPartitionList};
 use serde::Deserialize;
 use service::backoff::Backoff;
-use service::{Check, Health, Metrics};
-use sqlx::PgPool;
+use service::{Check, Health, KafkaSettings, Metrics};
+use sqlx::{Connection as _, PgConnection, PgPool};
 use telemetry::{Event, Record, RecordError, topic};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use crate::database::is_the_data;
@@ -35,6 +35,8 @@ const BATCH_RECORDS: usize = 1_000;
 const BATCH_WAIT: Duration = Duration::from_millis(20);
 /// Bytes librdkafka may hold that were not taken yet.
 const QUEUED_KBYTES: u32 = 4 * 1024;
+/// How long one attempt to write a batch may take: a database whose host vanished answers nothing, not even an error.
+const ATTEMPT_LIMIT: Duration = Duration::from_secs(20);
 /// Pauses while the database is away.
 const RETRY_FIRST: Duration = Duration::from_millis(200);
 const RETRY_CAP: Duration = Duration::from_secs(10);
@@ -97,7 +99,7 @@ struct Batch {
 impl Reader {
     /// Creates the consumer; the broker may be away. Adds the readiness check `kafka`.
     pub(crate) fn new(
-        bootstrap: &str,
+        kafka: &KafkaSettings,
         group: &str,
         pool: PgPool,
         database: Check,
@@ -105,8 +107,7 @@ impl Reader {
         metrics: ReportedMetrics,
         wait: Duration,
     ) -> anyhow::Result<Self> {
-        let consumer: StreamConsumer<Context> = ClientConfig::new()
-            .set("bootstrap.servers", bootstrap)
+        let consumer: StreamConsumer<Context> = ClientConfig::from_iter(kafka.properties())
             .set("client.id", "homelab-settings-api")
             .set("group.id", group)
             .set("partition.assignment.strategy", "cooperative-sticky")
@@ -246,11 +247,7 @@ impl Reader {
         }
         let mut backoff = Backoff::new(RETRY_FIRST, RETRY_CAP);
         loop {
-            let outcome = match self.write_once(batch, true).await {
-                Err(error) if is_the_data(&error) => self.write_singly(batch).await,
-                other => other.map(|()| 0),
-            };
-            match outcome {
+            match self.attempt(batch).await {
                 Ok(refused) => {
                     self.metrics.count("refused", refused);
                     self.database.set(true);
@@ -267,20 +264,42 @@ impl Reader {
         }
     }
 
+    /// Answers how many reports were refused.
+    async fn attempt(&self, batch: &Batch) -> Result<u64, sqlx::Error> {
+        let mut connection = self.pool.acquire().await?;
+        let attempt = async {
+            match self.write_once(&mut connection, batch, true).await {
+                Err(error) if is_the_data(&error) => {
+                    let refused = batch.reports.write_singly(&mut connection).await?;
+                    self.write_once(&mut connection, batch, false).await?;
+                    Ok(refused)
+                }
+                other => other.map(|()| 0),
+            }
+        };
+        match timeout(ATTEMPT_LIMIT, attempt).await {
+            Ok(outcome) => outcome,
+            Err(_) => {
+                // Given back, it would be asked whether it is well, and would not answer that either.
+                drop(connection.detach());
+                Err(sqlx::Error::Io(std::io::ErrorKind::TimedOut.into()))
+            }
+        }
+    }
+
     /// What was reported and what follows for commands, in one transaction.
-    async fn write_once(&self, batch: &Batch, with_reports: bool) -> Result<(), sqlx::Error> {
-        let mut transaction = self.pool.begin().await?;
+    async fn write_once(
+        &self,
+        connection: &mut PgConnection,
+        batch: &Batch,
+        with_reports: bool,
+    ) -> Result<(), sqlx::Error> {
+        let mut transaction = connection.begin().await?;
         if with_reports {
             batch.reports.write(&mut transaction).await?;
         }
         progress::note(&mut transaction, &batch.sightings, &batch.said, self.wait).await?;
         transaction.commit().await
-    }
-
-    async fn write_singly(&self, batch: &Batch) -> Result<u64, sqlx::Error> {
-        let refused = batch.reports.write_singly(&self.pool).await?;
-        self.write_once(batch, false).await?;
-        Ok(refused)
     }
 
     fn store_offsets(&self, batch: &Batch) {

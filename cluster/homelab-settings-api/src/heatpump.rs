@@ -146,7 +146,7 @@ async fn one(
 /// What may be wanted; only the fields to change are present, at least one.
 #[derive(ToSchema)]
 #[expect(dead_code, reason = "the schema of a body that is checked field by field")]
-struct Change {
+struct SettingsChange {
     /// Wanted indoor temperature, degrees Celsius.
     #[schema(minimum = 15, maximum = 30)]
     indoor_target_c: Option<i64>,
@@ -184,11 +184,13 @@ struct Change {
     params(("device_id" = String, Path, min_length = 1, max_length = 128),
         ("Idempotency-Key" = Option<String>, Header, max_length = 128, description = "Names this wish: sent again, it is the same command."),
         ("If-Match" = Option<String>, Header, description = "The ETag the change is based on.")),
-    request_body = Change,
+    request_body = SettingsChange,
     security(("bearer" = ["write:settings"])),
     responses((status = 202, body = Accepted, headers(("Location" = String, description = "The command."))),
         (status = 404, description = "The device never reported settings.", body = service::problem::ProblemBody,
             content_type = "application/problem+json"),
+        (status = 409, description = "The Idempotency-Key is in use by another request that came at the same time.",
+            body = service::problem::ProblemBody, content_type = "application/problem+json"),
         (status = 412, description = "If-Match names another state.", body = service::problem::ProblemBody,
             content_type = "application/problem+json"),
         (status = 422, description = "The Idempotency-Key was used for another request.",

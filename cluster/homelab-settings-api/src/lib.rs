@@ -21,9 +21,6 @@ mod wanted;
 
 use axum::Router;
 use axum::extract::FromRef;
-use axum::http::header;
-use axum::response::IntoResponse;
-use axum::routing::get;
 use consume::{Reader, ReportedMetrics};
 use relay::{Relay, RelayMetrics};
 use service::metrics::admin_router;
@@ -57,7 +54,7 @@ pub fn run(settings: Settings, listeners: Listeners, lifecycle: &Lifecycle) -> a
     let pool = database::pool(settings.database.clone());
     let check = database::watch(&pool, &health);
     let reader = Reader::new(
-        &settings.kafka_bootstrap,
+        &settings.kafka,
         &settings.kafka_group,
         pool.clone(),
         check,
@@ -66,7 +63,7 @@ pub fn run(settings: Settings, listeners: Listeners, lifecycle: &Lifecycle) -> a
         settings.pace.wait,
     )?;
     let relay = Relay::new(
-        &settings.kafka_bootstrap,
+        &settings.kafka,
         pool.clone(),
         settings.database,
         settings.pace,
@@ -108,17 +105,7 @@ fn api() -> OpenApiRouter<App> {
 
 fn router(app: App, health: &Health, metrics: &Metrics) -> anyhow::Result<Router> {
     let (api, _) = api().split_for_parts();
-    let document = openapi().to_json()?;
-    let document = get(move || async move {
-        (
-            [
-                (header::CONTENT_TYPE, "application/json"),
-                (header::CACHE_CONTROL, "max-age=300"),
-            ],
-            document,
-        )
-            .into_response()
-    });
+    let document = service::openapi::answer(openapi().to_json()?);
     let router = api
         .with_state(app)
         .merge(health.router())

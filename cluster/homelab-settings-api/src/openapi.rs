@@ -1,10 +1,10 @@
 //! The service's own OpenAPI document, generated from the handlers.
 
+use service::openapi::Bearer;
 use service::problem::ProblemBody;
+use utoipa::OpenApi as _;
+use utoipa::openapi::OpenApi;
 use utoipa::openapi::path::Operation;
-use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
-use utoipa::openapi::{ContentBuilder, OpenApi, Ref, Response, ResponseBuilder};
-use utoipa::{Modify, OpenApi as _};
 
 #[derive(utoipa::OpenApi)]
 #[openapi(
@@ -14,39 +14,38 @@ use utoipa::{Modify, OpenApi as _};
 )]
 struct Document;
 
-struct Bearer;
-
-impl Modify for Bearer {
-    fn modify(&self, document: &mut OpenApi) {
-        let scheme = HttpBuilder::new()
-            .scheme(HttpAuthScheme::Bearer)
-            .bearer_format("JWT")
-            .build();
-        let components = document.components.get_or_insert_default();
-        components.add_security_scheme("bearer", SecurityScheme::Http(scheme));
-    }
-}
-
 /// The document's frame, without paths.
 pub(crate) fn document() -> OpenApi {
     Document::openapi()
 }
 
-/// Adds the problem responses every path can answer, so that no handler has to repeat them.
+/// Adds what every operation has, so that no handler has to repeat it: an id of its own and the problems it can answer.
 pub(crate) fn with_problems(mut document: OpenApi) -> OpenApi {
     for item in document.paths.paths.values_mut() {
         for operation in [&mut item.get, &mut item.post, &mut item.patch, &mut item.delete]
             .into_iter()
             .flatten()
         {
+            operation.operation_id = operation_id(operation);
             add_problems(operation);
         }
     }
     document
 }
 
+/// Handlers of different modules have the same name, ids of operations must differ: the module's tag goes before it.
+fn operation_id(operation: &Operation) -> Option<String> {
+    let tag = operation.tags.as_ref()?.first()?;
+    Some(format!("{tag}_{}", operation.operation_id.as_ref()?))
+}
+
 fn add_problems(operation: &mut Operation) {
-    for (status, description) in [
+    let of_bodies = [
+        ("413", "The body is larger than 64 KiB."),
+        ("415", "The body is not `application/json`."),
+    ];
+    let has_body = operation.request_body.is_some();
+    let common = [
         ("400", "A parameter or a field is wrong; `errors` names it."),
         ("401", "No valid access token."),
         ("403", "The token lacks the scope `detail` names."),
@@ -54,20 +53,9 @@ fn add_problems(operation: &mut Operation) {
             "503",
             "The database or the issuer's keys cannot be had just now; `Retry-After` says when to ask again.",
         ),
-    ] {
-        operation
-            .responses
-            .responses
-            .insert(status.to_owned(), problem(description).into());
-    }
-}
-
-fn problem(description: &str) -> Response {
-    let content = ContentBuilder::new()
-        .schema(Some(Ref::from_schema_name("ProblemBody")))
-        .build();
-    ResponseBuilder::new()
-        .description(description)
-        .content("application/problem+json", content)
-        .build()
+    ];
+    let problems = common
+        .into_iter()
+        .chain(of_bodies.into_iter().filter(|_| has_body));
+    service::openapi::add_problems(operation, problems);
 }

@@ -249,6 +249,7 @@ pub(crate) struct Change {
 
 /// Which page.
 #[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Page {
     /// Rows, 1 to 100; default 20.

@@ -116,6 +116,8 @@ struct Switch {
     responses((status = 202, body = Accepted, headers(("Location" = String, description = "The command."))),
         (status = 404, description = "The plug never reported anything.", body = service::problem::ProblemBody,
             content_type = "application/problem+json"),
+        (status = 409, description = "The Idempotency-Key is in use by another request that came at the same time.",
+            body = service::problem::ProblemBody, content_type = "application/problem+json"),
         (status = 412, description = "If-Match names another state.", body = service::problem::ProblemBody,
             content_type = "application/problem+json"),
         (status = 422, description = "The Idempotency-Key was used for another request.",

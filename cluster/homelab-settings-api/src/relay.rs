@@ -16,11 +16,11 @@ use rdkafka::ClientConfig;
 use rdkafka::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::KafkaError;
-use rdkafka::producer::{FutureProducer, FutureRecord};
+use rdkafka::producer::{FutureProducer, FutureRecord, Producer as _};
 use rdkafka::util::Timeout;
 use serde_json::Value;
-use service::Metrics;
 use service::backoff::Backoff;
+use service::{KafkaSettings, Metrics};
 use sqlx::postgres::{PgConnectOptions, PgListener};
 use sqlx::types::Json;
 use sqlx::{Connection as _, FromRow, PgConnection, PgPool};
@@ -41,6 +41,8 @@ const COMMANDS_A_ROUND: i64 = 100;
 const CHANGES_A_ROUND: i64 = 500;
 /// How long the broker may take for one message before the round is given up and begun again.
 const DELIVERY: Duration = Duration::from_secs(5);
+/// How long one round may take: a database whose host vanished answers nothing, not even an error.
+const ROUND: Duration = Duration::from_secs(60);
 /// Pauses while database or broker are away.
 const RETRY_FIRST: Duration = Duration::from_millis(200);
 const RETRY_CAP: Duration = Duration::from_secs(5);
@@ -130,14 +132,13 @@ struct Change {
 impl Relay {
     /// Creates the producer; broker and database may be away.
     pub(crate) fn new(
-        bootstrap: &str,
+        kafka: &KafkaSettings,
         pool: PgPool,
         options: PgConnectOptions,
         pace: Pace,
         metrics: RelayMetrics,
     ) -> anyhow::Result<Self> {
-        let producer = ClientConfig::new()
-            .set("bootstrap.servers", bootstrap)
+        let producer = ClientConfig::from_iter(kafka.properties())
             .set("client.id", "homelab-settings-api")
             .set("acks", "all")
             .set("enable.idempotence", "true")
@@ -174,6 +175,9 @@ impl Relay {
             self.metrics.active.set(0);
             self.metrics.errors.inc();
             let Err(error) = outcome;
+            if let Some((_, why)) = self.producer.client().fatal_error() {
+                anyhow::bail!("the producer of commands cannot go on, a new process can: {why}");
+            }
             if !std::mem::replace(&mut failing, true) {
                 tracing::warn!("commands cannot be sent, it is tried again until it works: {error:#}");
             }
@@ -210,8 +214,10 @@ impl Relay {
         self.metrics.active.set(1);
         tracing::info!("this process sends the commands");
         let mut clear_at = Instant::now();
+        let settled_at = Instant::now() + self.pace.settle();
         loop {
-            let pause = self.round(&mut connection).await?;
+            let round = tokio::time::timeout(ROUND, self.round(&mut connection, settled_at)).await;
+            let pause = round.context("the database or the broker does not answer")??;
             if std::mem::take(failing) {
                 tracing::info!("commands are sent again");
             }
@@ -228,9 +234,15 @@ impl Relay {
         }
     }
 
-    /// Does what is due, and says how long there is nothing to do.
-    async fn round(&self, connection: &mut PgConnection) -> anyhow::Result<Duration> {
-        self.end_what_ran_out(connection).await?;
+    /// Does what is due, and says how long there is nothing to do. Nothing runs out before `settled_at`: what devices
+    /// reported while the database was away may confirm a command whose time is over by now, and is being read.
+    async fn round(&self, connection: &mut PgConnection, settled_at: Instant) -> anyhow::Result<Duration> {
+        let unsettled = settled_at.saturating_duration_since(Instant::now());
+        if unsettled.is_zero() {
+            self.end_what_ran_out(connection).await?;
+        } else {
+            progress::wake(connection).await?;
+        }
         self.send(connection).await?;
         self.announce(connection).await?;
         let seconds: Option<f64> = sqlx::query_scalar(
@@ -242,7 +254,7 @@ impl Relay {
         let due = seconds.map_or(self.pace.poll, |seconds| {
             Duration::from_secs_f64(seconds.clamp(0.0, 86_400.0))
         });
-        Ok(due.min(self.pace.poll))
+        Ok(due.max(unsettled).min(self.pace.poll))
     }
 
     async fn end_what_ran_out(&self, connection: &mut PgConnection) -> Result<(), sqlx::Error> {
@@ -285,7 +297,13 @@ impl Relay {
         .fetch_all(&mut *connection)
         .await?;
         for row in rows {
-            let command = row.command().with_context(|| format!("command {}", row.id))?;
+            let command = match row.command() {
+                Ok(command) => command,
+                Err(error) => {
+                    self.give_up(&mut *connection, &row, &error).await?;
+                    continue;
+                }
+            };
             self.produce(topic::COMMANDS, &row.device_id, &command).await?;
             sqlx::query(
                 "update outbox set status = 'published', attempts = $2, next_attempt = null, sent_at = now(),
@@ -306,6 +324,28 @@ impl Relay {
                 "command sent"
             );
         }
+        Ok(())
+    }
+
+    /// A row no agent could read, which only a hand in the database can have written. It ends, and holds up nobody else.
+    async fn give_up(
+        &self,
+        connection: &mut PgConnection,
+        row: &Row,
+        error: &anyhow::Error,
+    ) -> Result<(), sqlx::Error> {
+        tracing::error!(
+            outbox_id = row.id,
+            "a command cannot be sent and is given up: {error:#}"
+        );
+        sqlx::query(
+            "update outbox set status = 'failed', finished_at = now(), next_attempt = null, waiting_since = null,
+                 reason = 'it cannot be sent: its row is wrong', updated_at = now()
+             where id = $1 and status in ('pending', 'published')",
+        )
+        .bind(row.id)
+        .execute(connection)
+        .await?;
         Ok(())
     }
 

@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 
 use chrono::{DateTime, TimeDelta, Utc};
-use sqlx::{PgConnection, PgPool};
+use sqlx::PgConnection;
 use telemetry::{Clock, HeatpumpSettings, Reading, Record};
 
 /// How far a record's time may be ahead of this machine's (the sink's limit as well). A time further ahead would keep
@@ -106,10 +106,10 @@ impl Reports {
 
     /// Writes each on its own, for the case that one of them is refused. Answers how many were; stops at an error that
     /// is not the data's fault.
-    pub(crate) async fn write_singly(&self, pool: &PgPool) -> Result<u64, sqlx::Error> {
+    pub(crate) async fn write_singly(&self, connection: &mut PgConnection) -> Result<u64, sqlx::Error> {
         let mut refused = 0;
         for (subject, report) in &self.0 {
-            match report.write(subject, &mut *pool.acquire().await?).await {
+            match report.write(subject, connection).await {
                 Err(error) if crate::database::is_the_data(&error) => {
                     tracing::error!("the database refuses what {subject:?} reported: {error}");
                     refused += 1;

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use service::config::{listen_address, metrics_address};
-use service::{AuthSettings, ConfigError, Env};
+use service::{AuthSettings, ConfigError, Env, KafkaSettings};
 use sqlx::postgres::PgConnectOptions;
 
 use crate::database;
@@ -18,8 +18,8 @@ pub struct Settings {
     pub metrics_address: SocketAddr,
     /// `DATABASE_URL` or `DATABASE_URL_FILE`.
     pub database: PgConnectOptions,
-    /// `KAFKA_BOOTSTRAP`: brokers, `host:port`, with commas.
-    pub kafka_bootstrap: String,
+    /// `KAFKA_BOOTSTRAP` and what belongs to it: brokers and login.
+    pub kafka: KafkaSettings,
     /// `KAFKA_GROUP`, default `homelab-settings-api`.
     pub kafka_group: String,
     /// `OIDC_ISSUERS`, `OIDC_AUDIENCES`, `OIDC_JWKS_URL`.
@@ -61,6 +61,12 @@ const MOST_RETENTION_DAYS: u64 = 3_660;
 const DAY_SECONDS: u64 = 86_400;
 
 impl Pace {
+    /// How long after its start, or after the database was away, a relay lets nothing run out: the reader comes back
+    /// within its own pauses of at most 5 s and reads what it missed.
+    pub(crate) fn settle(&self) -> Duration {
+        self.wait / 3
+    }
+
     fn from_env(env: &Env) -> Result<Self, ConfigError> {
         let default = Self::default();
         let within = |name: &str, default: u64, most: u64| match env.parsed(name, default)? {
@@ -92,7 +98,7 @@ impl Settings {
             listen_address: listen_address(env)?,
             metrics_address: metrics_address(env)?,
             database: database::options(&env.secret("DATABASE_URL")?)?,
-            kafka_bootstrap: env.required_list("KAFKA_BOOTSTRAP")?.join(","),
+            kafka: KafkaSettings::from_env(env)?,
             kafka_group: env
                 .optional("KAFKA_GROUP")?
                 .unwrap_or_else(|| "homelab-settings-api".to_owned()),
@@ -118,7 +124,6 @@ mod tests {
             ("OIDC_AUDIENCES", "homelab"),
         ];
         let settings = Settings::from_env(&Env::of(&base)).unwrap();
-        assert_eq!(settings.kafka_bootstrap, "a:1,b:2");
         assert_eq!(settings.kafka_group, "homelab-settings-api");
         for (name, _) in base {
             let pairs: Vec<_> = base.into_iter().filter(|(n, _)| *n != name).collect();

@@ -16,12 +16,18 @@ fn the_document_is_as_written_down() {
 }
 
 #[test]
-fn every_operation_names_its_scope_and_its_problems() {
+fn every_operation_has_its_own_id_and_names_its_scope_and_its_problems() {
     let document = serde_json::to_value(homelab_settings_api::openapi()).unwrap();
     let mut operations = 0;
+    let mut ids = std::collections::BTreeSet::new();
     for (path, item) in document["paths"].as_object().unwrap() {
         for (method, operation) in item.as_object().unwrap() {
             operations += 1;
+            let id = operation["operationId"].as_str().unwrap();
+            assert!(
+                ids.insert(id),
+                "{method} {path}: the id {id} is another operation's"
+            );
             let scope = operation["security"][0]["bearer"][0].as_str().unwrap();
             let want = if method == "get" { "read:" } else { "write:" };
             assert!(scope.starts_with(want), "{method} {path}: {scope}");

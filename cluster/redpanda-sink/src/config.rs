@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use service::{ConfigError, Env, config};
+use service::{ConfigError, Env, KafkaSettings, config};
 use sqlx::postgres::PgConnectOptions;
 
 /// Checked settings.
@@ -10,8 +10,8 @@ use sqlx::postgres::PgConnectOptions;
 pub struct Settings {
     /// Where the admin port is bound.
     pub metrics_address: SocketAddr,
-    /// Kafka brokers, `host:port` with commas.
-    pub kafka_bootstrap: String,
+    /// Brokers and login.
+    pub kafka: KafkaSettings,
     /// Consumer group.
     pub kafka_group: String,
     /// The database.
@@ -34,7 +34,7 @@ impl Settings {
             .ok_or_else(|| ConfigError::invalid("DATABASE_URL", "not a PostgreSQL connection URL"))?;
         Ok(Self {
             metrics_address: config::metrics_address(env)?,
-            kafka_bootstrap: env.required_list("KAFKA_BOOTSTRAP")?.join(","),
+            kafka: KafkaSettings::from_env(env)?,
             kafka_group: env
                 .optional("KAFKA_GROUP")?
                 .unwrap_or_else(|| "redpanda-sink".to_owned()),
@@ -54,7 +54,6 @@ mod tests {
             ("DATABASE_URL", "postgres://sink:hidden@127.0.0.1:1/telemetry"),
         ];
         let settings = Settings::from_env(&Env::of(&good)).unwrap();
-        assert_eq!(settings.kafka_bootstrap, "a:1,b:2");
         assert_eq!(settings.kafka_group, "redpanda-sink");
         assert_eq!(settings.database.get_database(), Some("telemetry"));
 

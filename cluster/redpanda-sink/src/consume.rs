@@ -20,6 +20,7 @@ use rdkafka::message::BorrowedMessage;
 use rdkafka::types::RDKafkaErrorCode;
 use rdkafka::{ClientConfig, ClientContext, Message as _, Offset, TopicPartitionList};
 use serde::Deserialize;
+use service::KafkaSettings;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use tokio_util::sync::CancellationToken;
@@ -33,6 +34,9 @@ use crate::metrics::Metrics;
 const QUEUED_KBYTES: u32 = 8 * 1024;
 /// Bytes of one partition in one fetch. Thirteen partitions answer at once when all have a backlog.
 const FETCH_PARTITION_BYTES: u32 = 512 * 1024;
+/// How long librdkafka waits when its queue is full. A second, its default, is longer than it takes to empty that queue, and
+/// was measured to be a ceiling of 21,000 records/s.
+const QUEUE_FULL_WAIT_MS: u32 = 5;
 /// How long a full batch may wait for the writer before the partitions are paused. A pause throws away what
 /// librdkafka has fetched, so it is for a database in trouble, not for a batch that takes its time.
 const PAUSE_AFTER: Duration = Duration::from_secs(5);
@@ -52,9 +56,8 @@ const STOP_LIMIT: Duration = Duration::from_secs(5);
 pub type Consumer = StreamConsumer<Context>;
 
 /// Creates the consumer and subscribes. Errors only on a wrong configuration; the broker may be away.
-pub fn consumer(bootstrap: &str, group: &str, metrics: Arc<Metrics>) -> Result<Consumer, KafkaError> {
-    let consumer: Consumer = ClientConfig::new()
-        .set("bootstrap.servers", bootstrap)
+pub fn consumer(kafka: &KafkaSettings, group: &str, metrics: Arc<Metrics>) -> Result<Consumer, KafkaError> {
+    let consumer: Consumer = ClientConfig::from_iter(kafka.properties())
         .set("client.id", "redpanda-sink")
         .set("group.id", group)
         .set("partition.assignment.strategy", "cooperative-sticky")
@@ -65,6 +68,7 @@ pub fn consumer(bootstrap: &str, group: &str, metrics: Arc<Metrics>) -> Result<C
         .set("enable.auto.offset.store", "false")
         .set("enable.partition.eof", "false")
         .set("queued.max.messages.kbytes", QUEUED_KBYTES.to_string())
+        .set("fetch.queue.backoff.ms", QUEUE_FULL_WAIT_MS.to_string())
         .set("fetch.message.max.bytes", FETCH_PARTITION_BYTES.to_string())
         .set("fetch.wait.max.ms", "100")
         .set("allow.auto.create.topics", "false")

@@ -1,8 +1,9 @@
-//! Many rows at once: binary COPY into a temporary table of the connection, and one insert from there.
+//! Many rows at once: binary COPY into the table, or by way of a temporary table of the connection.
 //!
-//! COPY knows no `on conflict`, so it never goes into a table of readings itself; the temporary table has no key and
-//! takes every row. The statement that follows has the same rule as the insert of `table`: rows that are there
-//! already are left alone. It is used for large batches only, because it costs two more round trips.
+//! COPY knows no `on conflict`: one row that is there already fails the whole statement, and none of its rows is
+//! written. After a restart such rows are to be expected, and then they go into the temporary table, which has no key
+//! and takes every row; the insert that follows has the same rule as that of `table`: rows that are there already are
+//! left alone. That writes every row twice, so it is not the usual way. Never decides which way is taken.
 
 use std::sync::LazyLock;
 
@@ -12,8 +13,8 @@ use sqlx::PgConnection;
 use crate::classify::{Row, Source};
 use crate::table::{self, Column, Columns};
 
-/// From this many rows of one table on, COPY and insert together take less time than an `unnest` insert.
-pub const COPY_ROWS: usize = 2_000;
+/// From this many rows of one table on, COPY takes less time than an `unnest` insert.
+pub const COPY_ROWS: usize = 1_000;
 /// Rows that are encoded and sent together: as columns and on the wire they take some 400 kB beside the batch.
 const CHUNK_ROWS: usize = 1_000;
 
@@ -26,8 +27,14 @@ const NULL: [u8; 4] = (-1_i32).to_be_bytes();
 /// The only version of the binary form of `jsonb`.
 const JSONB_VERSION: u8 = 1;
 
-/// The three statements of one table.
+/// The statements of one table.
 struct Statements {
+    copy: String,
+    stage: Stage,
+}
+
+/// Those by way of the temporary table.
+struct Stage {
     create: String,
     copy: String,
     insert: String,
@@ -47,28 +54,53 @@ fn make_statements(source: Source) -> Statements {
         .map(|(name, column)| format!("\"{name}\" {}", column.sql_type()))
         .collect();
     let staging = format!("pg_temp.staged_{}", source.table());
-    Statements {
+    let copy_into = |table: &str| format!("copy {table} ({names}) from stdin (format binary)");
+    let stage = Stage {
         create: format!(
             "create temporary table if not exists {staging} ({}) on commit delete rows",
             typed.join(", ")
         ),
-        copy: format!("copy {staging} ({names}) from stdin (format binary)"),
+        copy: copy_into(&staging),
         insert: format!(
             "insert into {table} ({names}) select {names} from {staging} on conflict ({key}) do nothing",
             table = source.table(),
             key = source.primary_key(),
         ),
+    };
+    Statements {
+        copy: copy_into(source.table()),
+        stage,
     }
 }
 
-/// Inserts `rows`, all of `source`. Answers how many were new. The caller owns the transaction, at whose end the
+/// Inserts `rows`, all of `source`, none of which may be there already. The caller owns the transaction.
+pub async fn insert(connection: &mut PgConnection, source: Source, rows: &[&Row]) -> sqlx::Result<()> {
+    send(connection, &statements(source).copy, source, rows).await
+}
+
+/// The same for rows some of which may be there already. Answers how many were new. At the end of the transaction the
 /// temporary table is empty again; call it once for a table within a transaction.
-pub async fn insert(connection: &mut PgConnection, source: Source, rows: &[&Row]) -> sqlx::Result<u64> {
-    let statements = statements(source);
-    sqlx::raw_sql(statements.create.as_str())
+pub async fn insert_staged(
+    connection: &mut PgConnection,
+    source: Source,
+    rows: &[&Row],
+) -> sqlx::Result<u64> {
+    let stage = &statements(source).stage;
+    sqlx::raw_sql(stage.create.as_str())
         .execute(&mut *connection)
         .await?;
-    let mut copy = connection.copy_in_raw(&statements.copy).await?;
+    send(connection, &stage.copy, source, rows).await?;
+    let inserted = sqlx::query(stage.insert.as_str()).execute(connection).await?;
+    Ok(inserted.rows_affected())
+}
+
+async fn send(
+    connection: &mut PgConnection,
+    statement: &str,
+    source: Source,
+    rows: &[&Row],
+) -> sqlx::Result<()> {
+    let mut copy = connection.copy_in_raw(statement).await?;
     let mut wire = HEADER.to_vec();
     for chunk in rows.chunks(CHUNK_ROWS) {
         encode(&table::columns(source, chunk), chunk.len(), &mut wire);
@@ -76,11 +108,7 @@ pub async fn insert(connection: &mut PgConnection, source: Source, rows: &[&Row]
         wire.clear();
     }
     copy.send(TRAILER.as_slice()).await?;
-    copy.finish().await?;
-    let inserted = sqlx::query(statements.insert.as_str())
-        .execute(connection)
-        .await?;
-    Ok(inserted.rows_affected())
+    copy.finish().await.map(|_| ())
 }
 
 /// Appends the rows in the binary form of COPY: the number of fields, then each with its length, all big-endian.
@@ -172,7 +200,11 @@ mod tests {
 
     #[test]
     fn statements_name_their_columns_and_the_key() {
-        let events = statements(Source::Events);
+        assert_eq!(
+            statements(Source::Events).copy,
+            "copy events (\"time\", \"id\", \"type\", \"agent\", \"device_id\", \"details\") from stdin (format binary)"
+        );
+        let events = &statements(Source::Events).stage;
         assert_eq!(
             events.create,
             "create temporary table if not exists pg_temp.staged_events (\"time\" timestamptz, \"id\" text, \

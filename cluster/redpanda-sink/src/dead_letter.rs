@@ -14,6 +14,7 @@ use rdkafka::{
     producer::{FutureProducer, FutureRecord},
     util::Timeout,
 };
+use service::KafkaSettings;
 use sha2::{Digest, Sha256};
 use telemetry::{DeadLetter, Origin, Stage, topic};
 
@@ -52,9 +53,8 @@ impl ClientContext for Quiet {
 
 impl DeadLetters {
     /// Creates the producer. Errors only on a wrong configuration; the broker may be away.
-    pub fn new(bootstrap: &str) -> Result<Self, KafkaError> {
-        let producer = ClientConfig::new()
-            .set("bootstrap.servers", bootstrap)
+    pub fn new(kafka: &KafkaSettings) -> Result<Self, KafkaError> {
+        let producer = ClientConfig::from_iter(kafka.properties())
             .set("client.id", "redpanda-sink")
             .set("acks", "all")
             .set("partitioner", "murmur2_random")

@@ -27,6 +27,7 @@ mod copy;
 mod dead_letter;
 mod metrics;
 pub mod replay;
+mod salvage;
 mod table;
 mod write;
 
@@ -52,9 +53,9 @@ pub fn run(settings: Settings, admin: TcpListener, lifecycle: Lifecycle) -> anyh
     let registry = service::Metrics::new("redpanda_sink");
     let metrics = Arc::new(metrics::Metrics::new(&registry, &health));
 
-    let dead_letters = dead_letter::DeadLetters::new(&settings.kafka_bootstrap)
+    let dead_letters = dead_letter::DeadLetters::new(&settings.kafka)
         .context("cannot create the producer of dead letters")?;
-    let consumer = consume::consumer(&settings.kafka_bootstrap, &settings.kafka_group, metrics.clone())
+    let consumer = consume::consumer(&settings.kafka, &settings.kafka_group, metrics.clone())
         .context("cannot create the consumer")?;
     let writer = write::Writer::new(settings.database, dead_letters, metrics.clone());
 

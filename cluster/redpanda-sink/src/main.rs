@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use redpanda_sink::{Settings, replay};
-use service::Env;
+use service::{Env, KafkaSettings};
 
 /// Writes the records of the homelab topics into TimescaleDB, each once. Without a command it runs until SIGTERM.
 #[derive(Parser)]
@@ -13,6 +13,8 @@ use service::Env;
     version,
     after_help = "Environment:
   KAFKA_BOOTSTRAP   brokers, host:port with commas
+  KAFKA_USERNAME, KAFKA_PASSWORD_FILE, KAFKA_MECHANISM   login, SCRAM-SHA-256 (default) or SCRAM-SHA-512
+  KAFKA_SECURITY, KAFKA_CA_FILE   plaintext (default) or tls, and who signed the brokers' certificate
   KAFKA_GROUP       consumer group (default: redpanda-sink)
   DATABASE_URL      postgres://sink@host/telemetry; or DATABASE_URL_FILE, a file that holds it
   METRICS_ADDRESS   admin port (default: 0.0.0.0:9090)
@@ -27,7 +29,7 @@ struct Cli {
 enum Command {
     /// Sends dead letters of stage insert back into their topic, once their cause is gone
     #[command(after_help = "Environment:
-  KAFKA_BOOTSTRAP   brokers, host:port with commas
+  KAFKA_BOOTSTRAP   brokers, host:port with commas; login and TLS as the sink itself
 
 Look first, with --dry-run. A record that is bad still becomes a new letter.")]
     ReplayDeadLetters(replay::Arguments),
@@ -54,14 +56,14 @@ fn main() -> ExitCode {
 }
 
 fn replay_dead_letters(arguments: &replay::Arguments) -> ExitCode {
-    let brokers = match Env::process().required_list("KAFKA_BOOTSTRAP") {
-        Ok(brokers) => brokers.join(","),
+    let kafka = match KafkaSettings::from_env(&Env::process()) {
+        Ok(kafka) => kafka,
         Err(error) => {
             eprintln!("cannot replay dead letters: {error}");
             return ExitCode::from(service::EXIT_CONFIG);
         }
     };
-    match replay::run(&brokers, arguments, &mut std::io::stdout().lock()) {
+    match replay::run(&kafka, arguments, &mut std::io::stdout().lock()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("cannot replay dead letters: {error:#}");

@@ -19,6 +19,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::{ClientConfig, Message, Offset, TopicPartitionList};
+use service::KafkaSettings;
 use telemetry::{DeadLetter, Origin, Stage, topic};
 
 use crate::classify::Source;
@@ -75,9 +76,8 @@ enum Verdict {
 }
 
 /// Replays and prints a line for each letter to `out`. Blocks.
-pub fn run(bootstrap: &str, arguments: &Arguments, out: &mut impl Write) -> anyhow::Result<()> {
-    let consumer: BaseConsumer = ClientConfig::new()
-        .set("bootstrap.servers", bootstrap)
+pub fn run(kafka: &KafkaSettings, arguments: &Arguments, out: &mut impl Write) -> anyhow::Result<()> {
+    let consumer: BaseConsumer = ClientConfig::from_iter(kafka.properties())
         .set("client.id", "redpanda-sink-replay")
         // librdkafka wants a name; nothing is ever committed under it.
         .set("group.id", "redpanda-sink-replay")
@@ -86,8 +86,7 @@ pub fn run(bootstrap: &str, arguments: &Arguments, out: &mut impl Write) -> anyh
         .set("queued.max.messages.kbytes", QUEUED_KBYTES)
         .create()
         .context("cannot create the consumer")?;
-    let producer: BaseProducer = ClientConfig::new()
-        .set("bootstrap.servers", bootstrap)
+    let producer: BaseProducer = ClientConfig::from_iter(kafka.properties())
         .set("client.id", "redpanda-sink-replay")
         .set("enable.idempotence", "true")
         .set("partitioner", "murmur2_random")

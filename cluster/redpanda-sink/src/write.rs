@@ -14,11 +14,11 @@ use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::batch::{Batch, Item};
-use crate::bisect::Bisect;
-use crate::classify::{Poison, Reason, Row, Source};
+use crate::classify::{Poison, Row, Source};
 use crate::copy::{self, COPY_ROWS};
 use crate::dead_letter::DeadLetters;
 use crate::metrics::Metrics;
+use crate::salvage;
 use crate::table;
 
 /// First wait after a failure: a restarting database is often back within a second.
@@ -39,11 +39,21 @@ const LOG_EVERY: Duration = Duration::from_secs(60);
 pub struct Writer {
     options: PgConnectOptions,
     connection: Option<PgConnection>,
+    way: Way,
     dead_letters: DeadLetters,
     metrics: Arc<Metrics>,
     database: Episode,
     broker: Episode,
     letters_logged: Option<Instant>,
+}
+
+/// How COPY brings a large batch into its table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
+    /// Into the table itself: right as long as no row is there already.
+    Straight,
+    /// By way of the temporary table: taken when a row was there already, and until a batch has none such.
+    Staged,
 }
 
 /// What one attempt in the database came to.
@@ -68,6 +78,24 @@ enum AttemptError {
     Late(Duration),
 }
 
+impl AttemptError {
+    fn is_duplicate(&self) -> bool {
+        matches!(self, Self::Database(error) if salvage::is_duplicate(error))
+    }
+
+    fn refuses_rows(&self) -> bool {
+        matches!(self, Self::Database(error) if salvage::refuses_rows(error))
+    }
+}
+
+/// One attempt, given up when it takes too long.
+async fn in_time<T>(attempt: impl Future<Output = sqlx::Result<T>>) -> Result<T, AttemptError> {
+    match timeout(ATTEMPT_LIMIT, attempt).await {
+        Ok(outcome) => outcome.map_err(AttemptError::from),
+        Err(_) => Err(AttemptError::Late(ATTEMPT_LIMIT)),
+    }
+}
+
 impl Writer {
     /// Prepares a writer; nothing is connected yet.
     pub fn new(options: PgConnectOptions, dead_letters: DeadLetters, metrics: Arc<Metrics>) -> Self {
@@ -80,6 +108,7 @@ impl Writer {
         Self {
             options,
             connection: None,
+            way: Way::Straight,
             dead_letters,
             metrics,
             database: Episode::new("database"),
@@ -184,18 +213,24 @@ impl Writer {
     }
 
     async fn attempt(&mut self, rows: &[Vec<(usize, &Row)>]) -> Result<Written, AttemptError> {
+        let way = self.way;
         let connection = self.connect().await?;
-        let late = |_| AttemptError::Late(ATTEMPT_LIMIT);
-        match timeout(ATTEMPT_LIMIT, insert_all(connection, rows))
-            .await
-            .map_err(late)?
-        {
-            Err(error) if refuses_rows(&error) => timeout(ATTEMPT_LIMIT, insert_bisecting(connection, rows))
-                .await
-                .map_err(late)?
-                .map_err(Into::into),
-            outcome => outcome.map_err(Into::into),
+        let mut outcome = in_time(insert_all(connection, rows, way)).await;
+        let met_duplicate = outcome.as_ref().is_err_and(AttemptError::is_duplicate);
+        if met_duplicate {
+            outcome = in_time(insert_all(connection, rows, Way::Staged)).await;
         }
+        if outcome.as_ref().is_err_and(AttemptError::refuses_rows) {
+            outcome = in_time(insert_salvaging(connection, rows)).await;
+        }
+        if let Ok(written) = &outcome {
+            self.way = if met_duplicate || written.duplicates > 0 {
+                Way::Staged
+            } else {
+                Way::Straight
+            };
+        }
+        outcome
     }
 
     async fn connect(&mut self) -> Result<&mut PgConnection, AttemptError> {
@@ -262,7 +297,11 @@ fn rows_of(batch: &Batch, source: Source) -> Vec<(usize, &Row)> {
 }
 
 /// One statement a table, all in one transaction.
-async fn insert_all(connection: &mut PgConnection, tables: &[Vec<(usize, &Row)>]) -> sqlx::Result<Written> {
+async fn insert_all(
+    connection: &mut PgConnection,
+    tables: &[Vec<(usize, &Row)>],
+    way: Way,
+) -> sqlx::Result<Written> {
     let mut written = Written::default();
     let mut transaction = connection.begin().await?;
     for (source, rows) in Source::ALL.into_iter().zip(tables) {
@@ -270,11 +309,16 @@ async fn insert_all(connection: &mut PgConnection, tables: &[Vec<(usize, &Row)>]
             continue;
         }
         let rows: Vec<&Row> = rows.iter().map(|(_, row)| *row).collect();
-        let inserted = if rows.len() < COPY_ROWS {
-            table::insert(&mut transaction, source, &rows).await?
-        } else {
+        if rows.len() >= COPY_ROWS {
             written.copied += rows.len() as u64;
-            copy::insert(&mut transaction, source, &rows).await?
+        }
+        let inserted = match way {
+            _ if rows.len() < COPY_ROWS => table::insert(&mut transaction, source, &rows).await?,
+            Way::Straight => {
+                copy::insert(&mut transaction, source, &rows).await?;
+                rows.len() as u64
+            }
+            Way::Staged => copy::insert_staged(&mut transaction, source, &rows).await?,
         };
         written.inserted += inserted;
         written.duplicates += rows.len() as u64 - inserted;
@@ -283,59 +327,25 @@ async fn insert_all(connection: &mut PgConnection, tables: &[Vec<(usize, &Row)>]
     Ok(written)
 }
 
-/// The same, still in one transaction, with a savepoint around each statement: what is refused is halved until
-/// the rows at fault are known.
-async fn insert_bisecting(
+/// The same, still in one transaction, without the rows that the database refuses.
+async fn insert_salvaging(
     connection: &mut PgConnection,
     tables: &[Vec<(usize, &Row)>],
 ) -> sqlx::Result<Written> {
     let mut written = Written::default();
     let mut transaction = connection.begin().await?;
-    for (source, rows) in Source::ALL.into_iter().zip(tables) {
-        let mut bisect = Bisect::new(rows.len());
-        while let Some(range) = bisect.next() {
-            let part: Vec<&Row> = rows[range.clone()].iter().map(|(_, row)| *row).collect();
-            let mut savepoint = transaction.begin().await?;
-            match table::insert(&mut savepoint, source, &part).await {
-                Ok(inserted) => {
-                    savepoint.commit().await?;
-                    written.inserted += inserted;
-                    written.duplicates += part.len() as u64 - inserted;
-                }
-                Err(error) if refuses_rows(&error) => {
-                    savepoint.rollback().await?;
-                    if let Some(at) = bisect.refused(range) {
-                        written
-                            .refused
-                            .push((rows[at].0, Poison::new(Reason::RefusedByDatabase, error)));
-                    }
-                }
-                Err(error) => return Err(error),
-            }
-        }
+    for (source, places) in Source::ALL.into_iter().zip(tables) {
+        let rows: Vec<&Row> = places.iter().map(|(_, row)| *row).collect();
+        let salvaged = salvage::insert(&mut transaction, source, &rows).await?;
+        written.inserted += salvaged.inserted;
+        written.duplicates += (rows.len() - salvaged.refused.len()) as u64 - salvaged.inserted;
+        let refused = salvaged.refused.into_iter();
+        written
+            .refused
+            .extend(refused.map(|(row, poison)| (places[row].0, poison)));
     }
     transaction.commit().await?;
     Ok(written)
-}
-
-/// True when the database refuses the rows themselves, so that trying again cannot help; everything else is a
-/// matter of time or of an operator, and no record may be lost to it.
-fn refuses_rows(error: &sqlx::Error) -> bool {
-    match error {
-        sqlx::Error::Database(error) => error.code().is_some_and(|code| code_refuses_rows(&code)),
-        // A value the driver cannot put on the wire.
-        sqlx::Error::Encode(_) => true,
-        _ => false,
-    }
-}
-
-/// By SQLSTATE: data exceptions, violated constraints, program limits (an index row that is too long), check
-/// options, and an exception raised by a trigger.
-fn code_refuses_rows(code: &str) -> bool {
-    ["22", "23", "54", "44"]
-        .iter()
-        .any(|class| code.starts_with(class))
-        || code == "P0001"
 }
 
 /// One stretch of failures: logged when it starts and when it ends, with growing pauses in between.
@@ -379,27 +389,5 @@ impl Episode {
         }
         self.backoff.reset();
         self.pause = Duration::ZERO;
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_the_fault_of_a_row_makes_a_dead_letter() {
-        for code in [
-            "22003", "22021", "22P05", "23502", "23505", "23514", "54000", "44000", "P0001",
-        ] {
-            assert!(code_refuses_rows(code), "{code}");
-        }
-        for code in [
-            "08006", "25006", "25P02", "28P01", "3D000", "40001", "40P01", "42501", "42P01", "42703",
-            "53100", "53200", "53300", "55P03", "57014", "57P01", "57P03", "58030", "XX000", "XX001",
-        ] {
-            assert!(!code_refuses_rows(code), "{code}");
-        }
-        assert!(!refuses_rows(&sqlx::Error::PoolTimedOut));
-        assert!(!refuses_rows(&sqlx::Error::Io(std::io::Error::other("cut"))));
     }
 }

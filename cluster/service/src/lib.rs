@@ -1,8 +1,8 @@
 //! What the four services share, and no more: settings from the environment, one lifecycle, logs, health,
 //! metrics, problem responses and the verification of tokens.
 //!
-//! It never talks to Kafka or to a database, it knows nothing of readings, and it never believes a header a
-//! proxy has set: who a caller is follows from a signed token alone.
+//! It never talks to Kafka (it only reads how a service would), asks a database nothing but whether it is there, knows
+//! nothing of readings, and never believes a header a proxy has set: who a caller is follows from a signed token alone.
 //!
 //! A service's `main` is one call of [`start`]; its library has a `run` that takes its settings, its bound
 //! sockets and a [`Lifecycle`], so that a test owns the sockets and the stop signal.
@@ -10,12 +10,17 @@
 pub mod auth;
 pub mod backoff;
 pub mod config;
+#[cfg(feature = "database")]
+pub mod database;
 pub mod extract;
 pub mod health;
 pub mod http;
+pub mod kafka;
 pub mod lifecycle;
 pub mod logging;
 pub mod metrics;
+#[cfg(feature = "openapi")]
+pub mod openapi;
 pub mod problem;
 pub mod server;
 
@@ -24,6 +29,7 @@ use std::process::ExitCode;
 pub use auth::{AuthError, AuthSettings, Claims, Scoped, Verifier, scope};
 pub use config::{ConfigError, Env, Secret};
 pub use health::{Check, Health};
+pub use kafka::KafkaSettings;
 pub use lifecycle::Lifecycle;
 pub use metrics::Metrics;
 pub use problem::Problem;

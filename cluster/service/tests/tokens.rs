@@ -3,7 +3,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
-#[path = "../../../tests/stack/src/issuer.rs"]
+#[path = "../../../tests/stack/src/issuer/mod.rs"]
 mod issuer;
 
 use std::sync::Arc;
@@ -187,6 +187,37 @@ async fn bad_tokens_are_refused_for_their_reason() {
     for (name, token) in table {
         assert_eq!(fixture.verify(&token).await, Err(want(name)), "{name}");
     }
+}
+
+/// A token that passed is remembered; nothing but the same bytes profits from that, and not beyond its time.
+#[tokio::test]
+async fn a_token_that_passed_before_is_still_checked() {
+    let (issuer, fixture) = started().await;
+    let good = issuer.good("read:energy");
+    let first = fixture.verify(&good).await.unwrap();
+    assert_eq!(fixture.verify(&good).await.unwrap(), first);
+    for at in [good.len() - 20, good.len() / 2] {
+        let mut changed = good.clone().into_bytes();
+        changed[at] = if changed[at] == b'A' { b'B' } else { b'A' };
+        let changed = String::from_utf8(changed).unwrap();
+        assert!(fixture.verify(&changed).await.is_err(), "changed at {at}");
+    }
+    // Within the leeway of 30 s by a few seconds: passes, and then ends although it passed.
+    until("a token passes shortly before its end", async || {
+        let ending = issuer.token(TokenSpec {
+            expires_in: Some(-26),
+            ..TokenSpec::default()
+        });
+        if fixture.verify(&ending).await.is_err() {
+            return false;
+        }
+        until("it ends", async || {
+            fixture.verify(&ending).await == Err(AuthError::Expired)
+        })
+        .await;
+        true
+    })
+    .await;
 }
 
 #[tokio::test]

@@ -3,6 +3,8 @@
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
+use crate::Clock;
+
 /// Where the message failed; each stage has its own replay.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -28,6 +30,9 @@ pub enum Origin {
         /// When the agent received it.
         #[serde(with = "crate::micros")]
         time: DateTime<Utc>,
+        /// How far that time can be trusted; absent where an older agent wrote the letter.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        clock: Option<Clock>,
     },
     /// A record in a topic.
     Kafka {

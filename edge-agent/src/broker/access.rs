@@ -34,6 +34,8 @@ const COMMAND_TOPICS: [&str; 3] = ["thermiq_heatpump/write", "cmnd/#", "+/rpc"];
 
 /// Passwords checked at a time: each takes 19 MiB while it is checked, and the box has 1 GB.
 const CHECKS: usize = 2;
+/// Passwords that wait to be checked, some seconds' worth; beyond it clients are told to come again.
+const WAITING_CHECKS: usize = 64;
 
 /// The rules of this agent.
 pub struct Access {
@@ -41,6 +43,20 @@ pub struct Access {
     users: RwLock<Arc<Users>>,
     command_topics: Arc<[TopicFilter]>,
     checks: Semaphore,
+    waiting: Semaphore,
+}
+
+/// Who asks to be let in.
+#[derive(Clone, Copy)]
+pub struct Who<'a> {
+    /// Its address.
+    pub peer: IpAddr,
+    /// User and password it gives.
+    pub login: Option<&'a (String, String)>,
+    /// The user that its certificate proves; counts where it gives no other.
+    pub certified: Option<&'a str>,
+    /// Passwords from its address are checked at all.
+    pub may_log_in: bool,
 }
 
 /// Why a client is not let in.
@@ -52,6 +68,9 @@ pub enum Refused {
     /// User or password is wrong.
     #[error("user or password is wrong")]
     WrongLogin,
+    /// Too many passwords of its address were wrong, or too many wait to be checked; this one was not looked at.
+    #[error("too many logins, this one was not checked; the next is in some seconds")]
+    TooManyLogins,
 }
 
 /// What a client that was let in may do.
@@ -59,7 +78,9 @@ pub enum Refused {
 pub struct Rights {
     publish: Option<Arc<[TopicFilter]>>,
     subscribe: Option<Arc<[TopicFilter]>>,
+    refused: Arc<[TopicFilter]>,
     command_topics: Arc<[TopicFilter]>,
+    user: Option<Arc<str>>,
 }
 
 impl Access {
@@ -80,6 +101,7 @@ impl Access {
             users,
             command_topics,
             checks: Semaphore::new(CHECKS),
+            waiting: Semaphore::new(CHECKS + WAITING_CHECKS),
         }
     }
 
@@ -90,38 +112,32 @@ impl Access {
 
     /// Whether a client may connect, and what it may do then. A login is always checked where there are users;
     /// without users it is not looked at, so that devices need not be set up anew for a try.
-    pub async fn connect(
-        &self,
-        peer: IpAddr,
-        login: Option<&(String, String)>,
-        client_id: &str,
-    ) -> Result<Rights, Refused> {
+    pub async fn connect(&self, who: Who<'_>, client_id: &str) -> Result<Rights, Refused> {
         let users = self.users.read().unwrap_or_else(PoisonError::into_inner).clone();
-        let user = match login.filter(|_| users.any()) {
-            None => {
-                self.anonymous_from(peer)?;
-                None
-            }
-            Some((user, password)) => {
-                if !self.is_right(&users, user, password).await {
-                    return Err(Refused::WrongLogin);
-                }
+        let user = match (who.login.filter(|_| users.any()), who.certified) {
+            (Some((user, password)), _) => {
+                self.check(&users, user, password, who.may_log_in).await?;
                 Some(user.as_str())
+            }
+            (None, Some(certified)) => Some(certified),
+            (None, None) => {
+                self.anonymous_from(who.peer)?;
+                None
             }
         };
         let list = users.list(user, client_id);
-        let filters = |of: Option<&Vec<String>>| {
-            of.map(|filters| {
-                let filled = filters
-                    .iter()
-                    .filter_map(|filter| fill(filter, user, client_id)?.ok());
-                filled.collect::<Arc<[TopicFilter]>>()
-            })
+        let filters = |filters: &Vec<String>| -> Arc<[TopicFilter]> {
+            let filled = filters
+                .iter()
+                .filter_map(|filter| fill(filter, user, client_id)?.ok());
+            filled.collect()
         };
         Ok(Rights {
-            publish: filters(list.and_then(|list| list.publish.as_ref())),
-            subscribe: filters(list.and_then(|list| list.subscribe.as_ref())),
+            publish: list.and_then(|list| list.publish.as_ref()).map(filters),
+            subscribe: list.and_then(|list| list.subscribe.as_ref()).map(filters),
+            refused: list.map_or_else(Arc::default, |list| filters(&list.refuse_subscribe)),
             command_topics: self.command_topics.clone(),
+            user: user.map(Into::into),
         })
     }
 
@@ -134,18 +150,30 @@ impl Access {
         if allowed { Ok(()) } else { Err(Refused::Anonymous) }
     }
 
-    async fn is_right(&self, users: &Arc<Users>, user: &str, password: &str) -> bool {
+    /// A password that was right before is always right at once: nobody keeps a device out by guessing.
+    async fn check(
+        &self,
+        users: &Arc<Users>,
+        user: &str,
+        password: &str,
+        may_log_in: bool,
+    ) -> Result<(), Refused> {
         if users.is_known(user, password) {
-            return true;
+            return Ok(());
         }
+        let Some(_place) = self.waiting.try_acquire().ok().filter(|_| may_log_in) else {
+            return Err(Refused::TooManyLogins);
+        };
         // The semaphore is never closed; a panic of the check counts as wrong.
         let Ok(_permit) = self.checks.acquire().await else {
-            return false;
+            return Err(Refused::WrongLogin);
         };
         let (users, user, password) = (users.clone(), user.to_owned(), password.to_owned());
-        tokio::task::spawn_blocking(move || users.verify(&user, &password))
-            .await
-            .unwrap_or(false)
+        let right = tokio::task::spawn_blocking(move || users.verify(&user, &password)).await;
+        match right {
+            Ok(true) => Ok(()),
+            Ok(false) | Err(_) => Err(Refused::WrongLogin),
+        }
     }
 }
 
@@ -161,12 +189,29 @@ impl Rights {
         }
     }
 
+    /// The user the client has proven to be.
+    pub fn user(&self) -> Option<&str> {
+        self.user.as_deref()
+    }
+
+    /// Topics the client gets by no subscription, however wide.
+    pub fn refused(&self) -> Arc<[TopicFilter]> {
+        self.refused.clone()
+    }
+
     /// Whether the client may subscribe to `filter`, shared or not: all that it covers must be allowed.
     pub fn may_subscribe(&self, filter: &str) -> bool {
         let shared = filter
             .strip_prefix("$share/")
             .and_then(|rest| rest.split_once('/'));
         let filter = shared.map_or(filter, |(_, filter)| filter);
+        if self
+            .refused
+            .iter()
+            .any(|refused| covers(refused.as_str(), filter))
+        {
+            return false;
+        }
         match &self.subscribe {
             Some(filters) => filters.iter().any(|allowed| covers(allowed.as_str(), filter)),
             None => true,
@@ -196,6 +241,27 @@ mod tests {
     use super::*;
     use crate::broker::users::hash_password;
 
+    fn who(peer: &str, login: Option<(&str, &str)>) -> (IpAddr, Option<(String, String)>) {
+        let owned = |(user, password): (&str, &str)| (user.to_owned(), password.to_owned());
+        (peer.parse().unwrap(), login.map(owned))
+    }
+
+    async fn connect(
+        access: &Access,
+        peer: &str,
+        login: Option<(&str, &str)>,
+        client_id: &str,
+    ) -> Result<Rights, Refused> {
+        let (peer, login) = who(peer, login);
+        let who = Who {
+            peer,
+            login: login.as_ref(),
+            certified: None,
+            may_log_in: true,
+        };
+        access.connect(who, client_id).await
+    }
+
     fn rights(publish: Option<&[&str]>, subscribe: Option<&[&str]>) -> Rights {
         let filters = |of: Option<&[&str]>| {
             of.map(|filters| {
@@ -209,7 +275,9 @@ mod tests {
         Rights {
             publish: filters(publish),
             subscribe: filters(subscribe),
+            refused: Arc::default(),
             command_topics,
+            user: None,
         }
     }
 
@@ -217,7 +285,7 @@ mod tests {
     async fn anonymous_clients_come_from_where_the_configuration_says() {
         let check = async |anonymous, peer: &str, want: bool| {
             let access = Access::new(anonymous);
-            let outcome = access.connect(peer.parse().unwrap(), None, "c").await;
+            let outcome = connect(&access, peer, None, "c").await;
             assert_eq!(outcome.is_ok(), want, "{anonymous:?} {peer}");
         };
         check(Anonymous::Loopback, "127.0.0.1", true).await;
@@ -241,41 +309,78 @@ mod tests {
         );
         std::fs::write(file.path(), text).unwrap();
         let access = Access::with_users(Anonymous::Loopback, Users::load(file.path()).unwrap());
-        let peer: IpAddr = "192.0.2.7".parse().unwrap();
-        let login = |user: &str, password: &str| (user.to_owned(), password.to_owned());
+        let peer = "192.0.2.7";
 
-        let wrong = access.connect(peer, Some(&login("owner", "guess")), "c").await;
+        let wrong = connect(&access, peer, Some(("owner", "guess")), "c").await;
         assert_eq!(wrong.unwrap_err(), Refused::WrongLogin);
         assert_eq!(
-            access.connect(peer, None, "c").await.unwrap_err(),
+            connect(&access, peer, None, "c").await.unwrap_err(),
             Refused::Anonymous
         );
-        let loopback = "127.0.0.1".parse().unwrap();
-        let wrong = access
-            .connect(loopback, Some(&login("nobody", "secret")), "c")
-            .await;
+        let loopback = "127.0.0.1";
+        let wrong = connect(&access, loopback, Some(("nobody", "secret")), "c").await;
         assert_eq!(
             wrong.unwrap_err(),
             Refused::WrongLogin,
             "a wrong login is wrong on loopback too"
         );
 
-        let owner = access
-            .connect(peer, Some(&login("owner", "secret")), "phone")
+        let owner = connect(&access, peer, Some(("owner", "secret")), "phone")
             .await
             .unwrap();
         assert!(owner.may_publish("thermiq_heatpump/write") && owner.may_subscribe("#"));
-        let shelly = access
-            .connect(peer, Some(&login("devices", "secret")), "shelly-1")
+        let shelly = connect(&access, peer, Some(("devices", "secret")), "shelly-1")
             .await
             .unwrap();
         assert!(shelly.may_publish("shelly-1/events/rpc") && !shelly.may_publish("shelly-2/events/rpc"));
         assert!(shelly.may_subscribe("shelly-1/rpc") && !shelly.may_subscribe("#"));
-        let other = access
-            .connect(peer, Some(&login("devices", "secret")), "plug")
+        let other = connect(&access, peer, Some(("devices", "secret")), "plug")
             .await
             .unwrap();
         assert!(other.may_publish("tele/plug/STATE") && !other.may_publish("cmnd/plug/POWER"));
+    }
+
+    #[tokio::test]
+    async fn a_certificate_is_a_login_and_guessing_keeps_nobody_out() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let hash = hash_password("secret").unwrap();
+        let text = format!(
+            "[[users]]\nname = \"owner\"\npassword_hash = \"{hash}\"\n[[users]]\nname = \"p1.lan\"\n\
+             [[access]]\nuser = \"p1.lan\"\npublish = [\"bridge/#\"]\nrefuse_subscribe = [\"secret/#\"]\n"
+        );
+        std::fs::write(file.path(), text).unwrap();
+        let access = Access::with_users(Anonymous::Never, Users::load(file.path()).unwrap());
+        let login = ("owner".to_owned(), "secret".to_owned());
+        let certified = Who {
+            peer: "192.0.2.7".parse().unwrap(),
+            login: None,
+            certified: Some("p1.lan"),
+            may_log_in: false,
+        };
+        let rights = access.connect(certified, "c").await.unwrap();
+        assert!(rights.may_publish("bridge/x") && !rights.may_publish("other"));
+        assert!(rights.may_subscribe("#") && !rights.may_subscribe("secret/x"));
+        assert!(!rights.may_subscribe("$share/g/secret/#") && rights.refused()[0].matches("secret"));
+        let mut who = Who {
+            login: Some(&login),
+            certified: None,
+            ..certified
+        };
+        assert_eq!(
+            access.connect(who, "c").await.unwrap_err(),
+            Refused::TooManyLogins
+        );
+        who.may_log_in = true;
+        assert_eq!(access.connect(who, "c").await.unwrap().user(), Some("owner"));
+        who.may_log_in = false;
+        assert!(access.connect(who, "c").await.is_ok(), "it was right before");
+        let no_password = ("p1.lan".to_owned(), String::new());
+        who = Who {
+            login: Some(&no_password),
+            may_log_in: true,
+            ..who
+        };
+        assert_eq!(access.connect(who, "c").await.unwrap_err(), Refused::WrongLogin);
     }
 
     #[test]

@@ -6,24 +6,35 @@
 use std::{
     collections::{HashMap, HashSet, VecDeque},
     net::SocketAddr,
-    sync::{Arc, atomic::Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
 use bytes::BytesMut;
 use rumqttd::protocol::ConnAckProperties;
-use tokio::{net::TcpStream, sync::Notify, time::timeout};
+use tokio::{
+    sync::{Notify, watch},
+    time::timeout,
+};
 use tokio_util::sync::CancellationToken;
 
 use super::{
     Broker, CaptureRefused,
     access::Rights,
+    addresses::Guest,
+    attached::Kick,
     handshake::{self, Refusal, refuse},
-    inbound::{PENDING_ACKS, PendingAck, TOPIC_ALIASES, front_ready},
+    inbound::{PENDING_ACKS, PendingAck, Reply, TOPIC_ALIASES, front_ready},
+    net::Stream,
     outbound::{OUR_ALIASES, farewell},
     reader::{Frame, PACKET_BYTES, Reader},
-    session::{Answered, Kick},
+    session::Answered,
+    state::Admitted,
     subscriptions::ClientId,
+    visitors::{self, Heard},
     wire::{
         self, ConnectCode, DisconnectReason, Goodbye, Incoming, Malformed, Outgoing, Subscribe,
         SubscribeVerdict, Version,
@@ -32,6 +43,13 @@ use super::{
 
 /// Filters of one SUBSCRIBE that are handled before others get their turn.
 const FILTERS_AT_A_TIME: usize = 16;
+
+/// Longest keep-alive a version 5 client is granted, in seconds: one that vanished is noticed within a minute and a half.
+/// Version 3.1.1 has no word for it, so there the client's own counts.
+const KEEP_ALIVE_SECONDS: u16 = 60;
+
+/// Name of the user property of CONNACK that says how many messages were lost to the session's full queue.
+const LOST_MESSAGES: &str = "lost-messages";
 
 /// How a connection ended.
 #[derive(Debug)]
@@ -61,13 +79,19 @@ pub fn broken_rule(what: &str) -> End {
     End::Ours(DisconnectReason::ProtocolError, what.into())
 }
 
+/// Who is at the other end.
+pub struct Peer {
+    /// Its address.
+    pub peer: SocketAddr,
+    /// The name that its certificate proves.
+    pub name: Option<String>,
+    /// Its place among those of its address.
+    pub guest: Guest,
+}
+
 /// Runs a connection to its end.
-pub async fn run(broker: Arc<Broker>, stream: TcpStream, peer: SocketAddr, stop: CancellationToken) {
-    // A reading is one small packet: waiting to fill a segment would only delay its acknowledgement.
-    if let Err(error) = stream.set_nodelay(true) {
-        tracing::debug!(%peer, %error, "a connection ended before it began");
-        return;
-    }
+pub async fn run(broker: Arc<Broker>, stream: Stream, from: Peer, stop: CancellationToken) {
+    let peer = from.peer;
     let mut reader = Reader::new(stream);
     let connect = tokio::select! {
         () = stop.cancelled() => return,
@@ -80,11 +104,17 @@ pub async fn run(broker: Arc<Broker>, stream: TcpStream, peer: SocketAddr, stop:
             Err(_) => {
                 broker.counters.refused_connections.fetch_add(1, Ordering::Relaxed);
                 tracing::info!(%peer, "a client did not send CONNECT in time");
+                broker.visitors.not_let_in(
+                    peer.ip(),
+                    None,
+                    visitors::Refusal::Timeout,
+                    "no CONNECT in time",
+                );
                 return;
             }
         },
     };
-    let rights = match handshake::admit(&broker, peer.ip(), &connect).await {
+    let rights = match handshake::admit(&broker, &from, &connect).await {
         Ok(rights) => rights,
         Err(refusal) => {
             refuse(&broker, reader.stream, peer, refusal).await;
@@ -92,7 +122,12 @@ pub async fn run(broker: Arc<Broker>, stream: TcpStream, peer: SocketAddr, stop:
         }
     };
     let version = connect.version;
-    let keep_alive = connect.keep_alive;
+    let (keep_alive, told_keep_alive) = match version {
+        Version::V5 if connect.keep_alive > KEEP_ALIVE_SECONDS => {
+            (KEEP_ALIVE_SECONDS, Some(KEEP_ALIVE_SECONDS))
+        }
+        _ => (connect.keep_alive, None),
+    };
     let max_packet_bytes = connect.max_packet_size.map_or(usize::MAX, |n| n as usize);
     let our_aliases = connect.topic_alias_max.min(OUR_ALIASES);
     let assigned = connect
@@ -104,9 +139,13 @@ pub async fn run(broker: Arc<Broker>, stream: TcpStream, peer: SocketAddr, stop:
         .clone()
         .unwrap_or_else(|| connect.client_id.clone())
         .into();
-    let connected = broker.state().connect(&client, *connect);
+    let admitted = Admitted {
+        user: rights.user().map(Into::into),
+        refused: rights.refused(),
+    };
+    let connected = broker.state().connect(&client, *connect, admitted);
     let Some(connected) = connected else {
-        refuse(&broker, reader.stream, peer, Refusal::full(version)).await;
+        refuse(&broker, reader.stream, peer, Refusal::full(version, &client)).await;
         return;
     };
     if let Some(will) = connected.will {
@@ -115,8 +154,10 @@ pub async fn run(broker: Arc<Broker>, stream: TcpStream, peer: SocketAddr, stop:
     broker.counters.connections.fetch_add(1, Ordering::Relaxed);
     tracing::debug!(%client, %peer, ?version, "client connected");
 
+    let seen = broker.visitors.came(&client, peer.ip(), rights.user(), version);
     let mut connection = Connection {
         broker: broker.clone(),
+        seen,
         reader,
         out: BytesMut::new(),
         version,
@@ -125,29 +166,37 @@ pub async fn run(broker: Arc<Broker>, stream: TcpStream, peer: SocketAddr, stop:
         keeps_its_id,
         generation: connected.generation,
         pending: VecDeque::new(),
+        line: Arc::default(),
         open: HashSet::new(),
         aliases: HashMap::new(),
         our_aliases: HashMap::new(),
         our_aliases_max: our_aliases,
         max_packet_bytes,
         oversize_seen: false,
+        store: broker.state().journal.committed(),
+        kick: connected.kick,
+        guest: from.guest,
+        stop,
         heard: tokio::time::Instant::now(),
         keep_alive: (keep_alive > 0).then(|| Duration::from_millis(u64::from(keep_alive) * 1_500)),
     };
-    let properties = (version == Version::V5).then(|| Box::new(connack_properties(assigned)));
+    let properties = (version == Version::V5)
+        .then(|| Box::new(connack_properties(assigned, told_keep_alive, connected.lost)));
     let welcome = Outgoing::ConnAck(connected.session_present, ConnectCode::Success, properties);
-    let end = connection
-        .run(welcome, &connected.wake, &connected.kick, &stop)
-        .await;
+    let end = connection.run(welcome, &connected.wake).await;
     connection.finish(end).await;
 }
 
-fn connack_properties(assigned: Option<String>) -> ConnAckProperties {
+fn connack_properties(assigned: Option<String>, keep_alive: Option<u16>, lost: u64) -> ConnAckProperties {
+    // The standard has no word for it; version 3.1.1 has not even room for one.
+    let lost = (lost > 0).then(|| (LOST_MESSAGES.to_owned(), lost.to_string()));
     ConnAckProperties {
+        user_properties: lost.into_iter().collect(),
         receive_max: Some(PENDING_ACKS),
         max_packet_size: Some(u32::try_from(PACKET_BYTES).expect("some megabytes fit")),
         assigned_client_identifier: assigned,
         topic_alias_max: Some(TOPIC_ALIASES),
+        server_keep_alive: keep_alive,
         ..ConnAckProperties::default()
     }
 }
@@ -164,6 +213,8 @@ pub struct Connection {
     pub(super) keeps_its_id: bool,
     pub(super) generation: u64,
     pub(super) pending: VecDeque<PendingAck>,
+    /// Set when a message of this connection was refused.
+    pub(super) line: Arc<AtomicBool>,
     /// Packet ids of their messages above QoS 0 on this connection that are not finished.
     pub(super) open: HashSet<u16>,
     pub(super) aliases: HashMap<u16, Arc<str>>,
@@ -174,7 +225,17 @@ pub struct Connection {
     /// One that sends payloads too large to pass on is named once.
     pub(super) oversize_seen: bool,
     pub(super) heard: tokio::time::Instant,
+    /// The same for a person to read.
+    pub(super) seen: Heard,
     pub(super) keep_alive: Option<Duration>,
+    /// How far the store of sessions is written.
+    pub(super) store: watch::Receiver<u64>,
+    /// Its place among those of its address.
+    pub(super) guest: Guest,
+    /// Ends this connection.
+    pub(super) kick: Kick,
+    /// Ends all.
+    pub(super) stop: CancellationToken,
 }
 
 /// What there is to do.
@@ -185,12 +246,12 @@ enum Work {
 }
 
 impl Connection {
-    async fn run(&mut self, welcome: Outgoing, wake: &Notify, kick: &Kick, stop: &CancellationToken) -> End {
+    async fn run(&mut self, welcome: Outgoing, wake: &Notify) -> End {
         if let Err(end) = self.send(welcome) {
             return end;
         }
         loop {
-            if let Err(end) = self.flush(kick, stop).await {
+            if let Err(end) = self.flush().await {
                 return end;
             }
             let may_read = self.may_read();
@@ -201,17 +262,17 @@ impl Connection {
                 .map(|limit| self.heard + limit);
             let step = tokio::select! {
                 biased;
-                end = ended(kick, stop) => Err(end),
+                end = ended(&self.kick, &self.stop) => Err(end),
                 // The three take turns at random: none can starve the others.
                 work = async {
                     tokio::select! {
-                        outcome = front_ready(&mut self.pending) => Work::Acknowledge(outcome),
+                        outcome = front_ready(&mut self.pending, &mut self.store) => Work::Acknowledge(outcome),
                         () = wake.notified() => Work::Send,
                         frame = self.reader.next(Some(self.version)), if may_read => Work::Read(frame),
                     }
                 } => match work {
                     Work::Acknowledge(outcome) => self.acknowledge_all(outcome),
-                    Work::Send => self.send_waiting(),
+                    Work::Send => self.send_waiting().await,
                     Work::Read(Ok(frame)) => self.handle_all(frame).await,
                     Work::Read(Err(end)) => Err(end),
                 },
@@ -248,25 +309,42 @@ impl Connection {
         }
         // Afterwards: handling them may have waited for the disk, and that is not the client's silence.
         self.heard = tokio::time::Instant::now();
+        self.seen.now();
         Ok(())
     }
 
     async fn handle(&mut self, incoming: Incoming) -> Result<(), End> {
         match incoming {
             Incoming::Publish(publish) => self.publish(publish).await,
-            Incoming::PubAck(pkid) => self.answered(|session| session.acknowledged(pkid)).map(drop),
-            Incoming::PubRec(pkid, taken) => match self.answered(|session| session.received(pkid, taken))? {
-                Answered::Message if !taken => Ok(()),
-                answered => self.send(Outgoing::PubRel(pkid, answered == Answered::Message)),
-            },
-            Incoming::PubComp(pkid) => self.answered(|session| session.completed(pkid)).map(drop),
+            Incoming::PubAck(pkid) => {
+                let answered = self
+                    .broker
+                    .state()
+                    .acknowledged(&self.client, self.generation, pkid);
+                expected(answered)
+            }
+            Incoming::PubRec(pkid, taken) => {
+                let (answered, stored) =
+                    self.broker
+                        .state()
+                        .received(&self.client, self.generation, pkid, taken);
+                expected(answered)?;
+                if answered == Answered::Nothing || taken {
+                    self.reply_later(Reply::Rel(pkid, answered == Answered::Message), stored);
+                }
+                Ok(())
+            }
+            Incoming::PubComp(pkid) => {
+                let answered = self.broker.state().completed(&self.client, self.generation, pkid);
+                expected(answered)
+            }
             Incoming::PubRel(pkid) => {
-                let known = match self.broker.state().latest(&self.client, self.generation) {
-                    Some(session) => session.incoming_end(pkid),
-                    None => false,
-                };
-                self.open.remove(&pkid);
-                self.send(Outgoing::PubComp(pkid, known))
+                let (known, stored) = self
+                    .broker
+                    .state()
+                    .incoming_end(&self.client, self.generation, pkid);
+                self.reply_later(Reply::Comp(pkid, known), stored);
+                Ok(())
             }
             Incoming::Subscribe(subscribe) => self.subscribe(subscribe).await,
             Incoming::Unsubscribe(pkid, filters) => self.unsubscribe(pkid, &filters).await,
@@ -286,23 +364,10 @@ impl Connection {
         }
     }
 
-    fn answered(
-        &self,
-        answer: impl FnOnce(&mut super::session::Session) -> Answered,
-    ) -> Result<Answered, End> {
-        let answered = match self.broker.state().latest(&self.client, self.generation) {
-            Some(session) => answer(session),
-            None => Answered::Nothing,
-        };
-        if answered == Answered::Wrong {
-            return Err(broken_rule("the wrong acknowledgement for a message"));
-        }
-        Ok(answered)
-    }
-
     /// Filter by filter, so that nobody waits for ten thousand of them.
     async fn subscribe(&mut self, subscribe: Subscribe) -> Result<(), End> {
         let mut verdicts = Vec::with_capacity(subscribe.filters.len());
+        let mut stored = None;
         for (n, filter) in subscribe.filters.into_iter().enumerate() {
             if n % FILTERS_AT_A_TIME == FILTERS_AT_A_TIME - 1 {
                 tokio::task::yield_now().await;
@@ -312,37 +377,66 @@ impl Connection {
             if shared && filter.no_local {
                 return Err(broken_rule("no-local on a shared subscription"));
             }
-            verdicts.push(if self.rights.may_subscribe(&filter.path) {
-                self.broker.state().subscribe(
-                    &self.client,
-                    self.generation,
-                    subscribe.id,
-                    filter,
-                    Instant::now(),
-                )
-            } else {
-                SubscribeVerdict::NotAuthorized
-            });
+            if !self.rights.may_subscribe(&filter.path) {
+                self.broker
+                    .visitors
+                    .refused(&self.client, visitors::Refusal::Subscribe, &filter.path);
+                verdicts.push(SubscribeVerdict::NotAuthorized);
+                continue;
+            }
+            let path = filter.path.clone();
+            let (verdict, noted) = self.broker.state().subscribe(
+                &self.client,
+                self.generation,
+                subscribe.id,
+                filter,
+                Instant::now(),
+            );
+            if !matches!(verdict, SubscribeVerdict::Granted(_)) {
+                self.broker
+                    .visitors
+                    .refused(&self.client, visitors::Refusal::Subscribe, &path);
+            }
+            verdicts.push(verdict);
+            stored = stored.max(noted);
         }
+        self.written(stored).await?;
         self.send(Outgoing::SubAck(subscribe.pkid, verdicts))
     }
 
     async fn unsubscribe(&mut self, pkid: u16, filters: &[String]) -> Result<(), End> {
         let mut reasons = Vec::with_capacity(filters.len());
+        let mut stored = None;
         for (n, filter) in filters.iter().enumerate() {
             if n % FILTERS_AT_A_TIME == FILTERS_AT_A_TIME - 1 {
                 tokio::task::yield_now().await;
             }
-            reasons.push(
-                self.broker
-                    .state()
-                    .unsubscribe(&self.client, self.generation, filter),
-            );
+            let (reason, noted) = self
+                .broker
+                .state()
+                .unsubscribe(&self.client, self.generation, filter);
+            reasons.push(reason);
+            stored = stored.max(noted);
         }
+        self.written(stored).await?;
         self.send(Outgoing::UnsubAck(pkid, reasons))
     }
 
+    /// Waits until the store of sessions is written that far. A client that is ended meanwhile hears no more of it.
+    pub(super) async fn written(&mut self, version: Option<u64>) -> Result<(), End> {
+        let Some(version) = version else { return Ok(()) };
+        tokio::select! {
+            biased;
+            written = self.store.wait_for(|written| *written >= version) => match written {
+                Ok(_) => Ok(()),
+                Err(_) => Err(End::Ours(DisconnectReason::ServerShuttingDown, "the store is closed".into())),
+            },
+            end = ended(&self.kick, &self.stop) => Err(end),
+        }
+    }
+
     async fn finish(mut self, end: End) {
+        self.broker.visitors.went(&self.client);
         let mut words = None;
         let goodbye = match end {
             End::Goodbye(goodbye) => {
@@ -356,6 +450,9 @@ impl Connection {
             End::Ours(reason, why) => {
                 use DisconnectReason::{ServerShuttingDown, SessionTakenOver};
                 words = Some(reason);
+                if let Some(word) = visitors::Refusal::of(reason) {
+                    self.broker.visitors.refused(&self.client, word, &why);
+                }
                 if !matches!(reason, ServerShuttingDown | SessionTakenOver) {
                     self.broker
                         .counters
@@ -363,17 +460,18 @@ impl Connection {
                         .fetch_add(1, Ordering::Relaxed);
                     tracing::info!(client = %self.client, ?reason, why, "a client was disconnected");
                 }
-                // The agent's stop is not the death of its devices.
-                (reason == ServerShuttingDown).then_some(Goodbye {
-                    with_will: false,
-                    session_expiry: None,
-                })
+                None
             }
         };
-        let will =
+        let now = Instant::now();
+        let will = if words == Some(DisconnectReason::ServerShuttingDown) {
+            self.broker.state().suspend(&self.client, self.generation, now);
+            None
+        } else {
             self.broker
                 .state()
-                .disconnect(&self.client, self.generation, goodbye.as_ref(), Instant::now());
+                .disconnect(&self.client, self.generation, goodbye.as_ref(), now)
+        };
         if let Some(will) = will {
             self.broker.accept_will(&self.client, will).await;
         }
@@ -382,6 +480,13 @@ impl Connection {
         {
             farewell(&mut self.reader.stream, &self.out).await;
         }
+    }
+}
+
+fn expected(answered: Answered) -> Result<(), End> {
+    match answered {
+        Answered::Wrong => Err(broken_rule("the wrong acknowledgement for a message")),
+        Answered::Message | Answered::Nothing => Ok(()),
     }
 }
 

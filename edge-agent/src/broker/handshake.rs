@@ -1,22 +1,18 @@
 //! The beginning of a connection: CONNECT is read, and its sender let in or refused.
 
-use std::{
-    net::{IpAddr, SocketAddr},
-    sync::atomic::Ordering,
-};
-
-use bytes::BytesMut;
-use tokio::net::TcpStream;
+use std::{net::SocketAddr, sync::atomic::Ordering, time::Instant};
 
 use super::{
-    Broker,
-    access::{Refused, Rights},
-    connection::End,
+    Broker, Refusal as Reason,
+    access::{Refused, Rights, Who},
+    connection::{End, Peer},
+    net::Stream,
     outbound::farewell,
     reader::{Frame, Reader},
     subscriptions::sound_topic,
     wire::{self, Connect, ConnectCode, DisconnectReason, Incoming, Malformed, Outgoing, Version},
 };
+use bytes::BytesMut;
 
 /// Longest client id. The standard wants 23 to be possible; those of devices have some tens.
 const CLIENT_ID_BYTES: usize = 256;
@@ -26,7 +22,10 @@ pub struct Refusal {
     version: Version,
     /// `None` stands for "say nothing, just close": before a sound CONNECT no answer is due.
     code: Option<ConnectCode>,
+    reason: Reason,
     why: String,
+    /// The id it gave, if it came as far.
+    client_id: Option<String>,
 }
 
 impl Refusal {
@@ -34,16 +33,20 @@ impl Refusal {
         Self {
             version: Version::V311,
             code: None,
+            reason: Reason::Connect,
             why: why.into(),
+            client_id: None,
         }
     }
 
     /// Too many sessions.
-    pub fn full(version: Version) -> Self {
+    pub fn full(version: Version, client_id: &str) -> Self {
         Self {
             version,
             code: Some(ConnectCode::QuotaExceeded),
+            reason: Reason::Sessions,
             why: "too many sessions".into(),
+            client_id: Some(client_id.to_owned()),
         }
     }
 }
@@ -79,7 +82,9 @@ pub async fn read_connect(reader: &mut Reader) -> Result<Box<Connect>, Refusal> 
             Err(Refusal {
                 version,
                 code: Some(code),
+                reason: Reason::Version,
                 why: format!("protocol level {level} is not spoken"),
+                client_id: None,
             })
         }
     }
@@ -94,29 +99,35 @@ fn malformed(version: Version, error: &Malformed) -> Refusal {
     Refusal {
         version,
         code: (version == Version::V5).then_some(code),
+        reason: Reason::Connect,
         why: error.to_string(),
+        client_id: None,
     }
 }
 
 /// Whether a client is let in, and what it may do then.
-pub async fn admit(broker: &Broker, peer: IpAddr, connect: &Connect) -> Result<Rights, Refusal> {
+pub async fn admit(broker: &Broker, from: &Peer, connect: &Connect) -> Result<Rights, Refusal> {
     let version = connect.version;
-    let refuse = |code, why: &str| {
+    let refuse = |code, reason, why: &str| {
         Err(Refusal {
             version,
             code: Some(code),
+            reason,
             why: why.into(),
+            client_id: Some(connect.client_id.clone()),
         })
     };
     if connect.enhanced_auth {
         return refuse(
             ConnectCode::BadAuthenticationMethod,
+            Reason::Method,
             "enhanced authentication is not supported",
         );
     }
     if connect.client_id.is_empty() && version == Version::V311 && !connect.clean_start {
         return refuse(
             ConnectCode::ClientIdentifierNotValid,
+            Reason::ClientId,
             "a session to be kept needs a client id",
         );
     }
@@ -124,18 +135,32 @@ pub async fn admit(broker: &Broker, peer: IpAddr, connect: &Connect) -> Result<R
     if connect.client_id.len() > CLIENT_ID_BYTES || connect.client_id.chars().any(char::is_control) {
         return refuse(
             ConnectCode::ClientIdentifierNotValid,
+            Reason::ClientId,
             "the client id is too long or has control characters",
         );
     }
     let access = &broker.settings.access;
-    let rights = match access
-        .connect(peer, connect.login.as_ref(), &connect.client_id)
-        .await
-    {
+    let who = Who {
+        peer: from.peer.ip(),
+        login: connect.login.as_ref(),
+        certified: from.name.as_deref(),
+        may_log_in: from.guest.may_log_in(Instant::now()),
+    };
+    let rights = match access.connect(who, &connect.client_id).await {
         Ok(rights) => rights,
-        Err(error @ Refused::Anonymous) => return refuse(ConnectCode::NotAuthorized, &error.to_string()),
-        Err(error @ Refused::WrongLogin) => {
-            return refuse(ConnectCode::BadUserNamePassword, &error.to_string());
+        Err(error) => {
+            let (code, reason) = match error {
+                Refused::Anonymous => (ConnectCode::NotAuthorized, Reason::Anonymous),
+                Refused::WrongLogin => (ConnectCode::BadUserNamePassword, Reason::Login),
+                Refused::TooManyLogins => (ConnectCode::ConnectionRateExceeded, Reason::LoginRate),
+            };
+            if error != Refused::Anonymous {
+                broker.counters.failed_logins.fetch_add(1, Ordering::Relaxed);
+            }
+            if error == Refused::WrongLogin {
+                from.guest.was_wrong(Instant::now());
+            }
+            return refuse(code, reason, &error.to_string());
         }
     };
     if let Some(will) = &connect.will
@@ -143,6 +168,7 @@ pub async fn admit(broker: &Broker, peer: IpAddr, connect: &Connect) -> Result<R
     {
         return refuse(
             ConnectCode::TopicNameInvalid,
+            Reason::Will,
             "the will's topic is not a topic name",
         );
     }
@@ -152,6 +178,7 @@ pub async fn admit(broker: &Broker, peer: IpAddr, connect: &Connect) -> Result<R
     {
         return refuse(
             ConnectCode::NotAuthorized,
+            Reason::Will,
             "the client may not publish on its will's topic",
         );
     }
@@ -159,15 +186,23 @@ pub async fn admit(broker: &Broker, peer: IpAddr, connect: &Connect) -> Result<R
 }
 
 /// Sends a client away that was not let in.
-pub async fn refuse(broker: &Broker, mut stream: TcpStream, peer: SocketAddr, refusal: Refusal) {
+pub async fn refuse(broker: &Broker, mut stream: Stream, peer: SocketAddr, refusal: Refusal) {
     broker
         .counters
         .refused_connections
         .fetch_add(1, Ordering::Relaxed);
     tracing::info!(%peer, why = %refusal.why, "a client was not let in");
+    broker.visitors.not_let_in(
+        peer.ip(),
+        refusal.client_id.as_deref(),
+        refusal.reason,
+        &refusal.why,
+    );
     let code = match (refusal.version, refusal.code) {
         (_, None) | (Version::V311, Some(ConnectCode::TopicNameInvalid)) => return,
-        (Version::V311, Some(ConnectCode::QuotaExceeded)) => ConnectCode::ServiceUnavailable,
+        (Version::V311, Some(ConnectCode::QuotaExceeded | ConnectCode::ConnectionRateExceeded)) => {
+            ConnectCode::ServiceUnavailable
+        }
         (Version::V311, Some(ConnectCode::BadAuthenticationMethod)) => ConnectCode::NotAuthorized,
         (_, Some(code)) => code,
     };

@@ -6,13 +6,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 use super::{
-    CaptureRefused, Captured, CapturedPayload, Sender,
+    CaptureRefused, Captured, CapturedPayload, Refusal, Sender,
     connection::{Connection, End, broken_rule},
     reader::Oversize,
     session::Begun,
+    state::Routed,
     subscriptions::sound_topic,
     wire::{DisconnectReason, Outgoing, Publish, QoS, Verdict, Version},
 };
@@ -25,38 +26,76 @@ const CROWDED_PAUSE: Duration = Duration::from_millis(1);
 /// Topic aliases a version 5 client may set.
 pub const TOPIC_ALIASES: u16 = 32;
 
-/// A publish whose acknowledgement waits for the disk, or for those before it.
+/// An acknowledgement that waits for the disk, or for those before it.
 pub struct PendingAck {
-    qos: QoS,
-    pkid: u16,
-    verdict: Verdict,
-    disk: Option<oneshot::Receiver<Result<(), CaptureRefused>>>,
+    reply: Reply,
+    /// The buffer's word, for a captured publish.
+    captured: Option<oneshot::Receiver<Result<(), CaptureRefused>>>,
+    /// The store of sessions must be written up to here.
+    stored: Option<u64>,
+}
+
+/// What is answered.
+#[derive(Clone, Copy, Debug)]
+pub enum Reply {
+    /// PUBACK to a publish at QoS 1.
+    Ack(u16, Verdict),
+    /// PUBREC to a publish at QoS 2.
+    Rec(u16, Verdict),
+    /// PUBREL to a PUBREC of theirs; false when the packet id was not known.
+    Rel(u16, bool),
+    /// PUBCOMP to a PUBREL of theirs; false when the packet id was not known.
+    Comp(u16, bool),
 }
 
 impl PendingAck {
-    async fn ready(&mut self) -> Result<(), CaptureRefused> {
-        match &mut self.disk {
+    async fn ready(&mut self, store: &mut watch::Receiver<u64>) -> Result<(), CaptureRefused> {
+        if let Some(receiver) = &mut self.captured {
             // A dropped sender means the agent is stopping: nothing may be acknowledged then.
-            Some(receiver) => receiver.await.unwrap_or(Err(CaptureRefused::Disk)),
-            None => Ok(()),
+            let outcome = receiver.await.unwrap_or(Err(CaptureRefused::Disk));
+            self.captured = None;
+            outcome?;
         }
+        if let Some(version) = self.stored {
+            store
+                .wait_for(|written| *written >= version)
+                .await
+                .map_err(|_| CaptureRefused::Disk)?;
+            self.stored = None;
+        }
+        Ok(())
     }
 
     /// The same without waiting.
-    fn ready_now(&mut self) -> Option<Result<(), CaptureRefused>> {
-        match &mut self.disk {
-            Some(receiver) => match receiver.try_recv() {
-                Ok(outcome) => Some(outcome),
-                Err(oneshot::error::TryRecvError::Empty) => None,
-                Err(oneshot::error::TryRecvError::Closed) => Some(Err(CaptureRefused::Disk)),
-            },
-            None => Some(Ok(())),
+    fn ready_now(&mut self, store: &watch::Receiver<u64>) -> Option<Result<(), CaptureRefused>> {
+        if let Some(receiver) = &mut self.captured {
+            let outcome = match receiver.try_recv() {
+                Ok(outcome) => outcome,
+                Err(oneshot::error::TryRecvError::Empty) => return None,
+                Err(oneshot::error::TryRecvError::Closed) => Err(CaptureRefused::Disk),
+            };
+            self.captured = None;
+            if outcome.is_err() {
+                return Some(outcome);
+            }
         }
+        let written = self.stored.is_none_or(|version| *store.borrow() >= version);
+        written.then_some(Ok(()))
     }
 }
 
 impl Connection {
+    /// An address that sends too much is read more slowly.
+    async fn throttle(&self, bytes: usize) {
+        let pause = self.guest.sends(bytes, Instant::now());
+        if !pause.is_zero() {
+            self.broker.counters.throttled.fetch_add(1, Ordering::Relaxed);
+            tokio::time::sleep(pause).await;
+        }
+    }
+
     pub(super) async fn publish(&mut self, mut publish: Publish) -> Result<(), End> {
+        self.throttle(publish.payload.len()).await;
         publish.topic = self.resolve_topic(&publish)?;
         let payload = CapturedPayload::Whole(publish.payload.clone());
         self.accept(publish, payload).await
@@ -66,6 +105,10 @@ impl Connection {
     /// its beginning kept for a person.
     pub(super) async fn oversize(&mut self, oversize: Oversize) -> Result<(), End> {
         let (mut publish, payload) = oversize.finish();
+        if let CapturedPayload::Truncated { length, .. } = &payload {
+            self.throttle(usize::try_from(*length).unwrap_or(usize::MAX))
+                .await;
+        }
         publish.topic = self.resolve_topic(&publish)?;
         self.broker.counters.oversize.fetch_add(1, Ordering::Relaxed);
         if !self.oversize_seen {
@@ -94,13 +137,16 @@ impl Connection {
             if self.broker.counters.denied.fetch_add(1, Ordering::Relaxed) == 0 {
                 tracing::warn!(client = %self.client, "a client published where it may not; further ones are only counted");
             }
-            self.acknowledge_later(qos, pkid, Verdict::NotAuthorized, None);
+            self.broker
+                .visitors
+                .refused(&self.client, Refusal::Publish, &publish.topic);
+            self.acknowledge_later(qos, pkid, Verdict::NotAuthorized, None, None);
             return Ok(());
         }
         let captured = self.broker.captures(&publish.topic);
         let whole = matches!(payload, CapturedPayload::Whole(_));
         if !captured && !whole {
-            self.acknowledge_later(qos, pkid, Verdict::TooLarge, None);
+            self.acknowledge_later(qos, pkid, Verdict::TooLarge, None, None);
             return Ok(());
         }
         let begun = match qos {
@@ -113,17 +159,27 @@ impl Connection {
         } else {
             None
         };
-        self.acknowledge_later(qos, pkid, Verdict::Accepted, disk);
-        if whole && begun == Begun::New {
-            let routed = self
-                .broker
-                .state()
-                .publish(Some(&self.client), &publish, Instant::now());
-            if routed.crowded {
-                tokio::time::sleep(CROWDED_PAUSE).await;
-            }
+        let routed = self.route(&publish, whole && begun == Begun::New);
+        self.acknowledge_later(qos, pkid, Verdict::Accepted, disk, routed.stored);
+        if routed.crowded {
+            tokio::time::sleep(CROWDED_PAUSE).await;
         }
         Ok(())
+    }
+
+    /// Passes a message on, if it is new. That it was, and to whom, is noted in one moment.
+    fn route(&self, publish: &Publish, new: bool) -> Routed {
+        let mut state = self.broker.state();
+        let mut routed = if new {
+            state.publish(Some(&self.client), publish, Instant::now())
+        } else {
+            Routed::default()
+        };
+        if publish.qos == QoS::ExactlyOnce {
+            let noted = state.incoming_routed(&self.client, self.generation, publish.pkid);
+            routed.stored = noted.max(routed.stored);
+        }
+        routed
     }
 
     fn begin_exactly_once(&self, pkid: u16) -> Result<Begun, End> {
@@ -168,6 +224,7 @@ impl Connection {
                 pkid: publish.pkid,
                 dup: publish.dup,
             }),
+            line: Some(self.line.clone()),
             done,
         };
         if self.broker.capture.send(captured).await.is_err() {
@@ -184,16 +241,28 @@ impl Connection {
         qos: QoS,
         pkid: u16,
         verdict: Verdict,
-        disk: Option<oneshot::Receiver<Result<(), CaptureRefused>>>,
+        captured: Option<oneshot::Receiver<Result<(), CaptureRefused>>>,
+        stored: Option<u64>,
     ) {
-        if qos != QoS::AtMostOnce {
-            self.pending.push_back(PendingAck {
-                qos,
-                pkid,
-                verdict,
-                disk,
-            });
-        }
+        let reply = match qos {
+            QoS::AtMostOnce => return,
+            QoS::AtLeastOnce => Reply::Ack(pkid, verdict),
+            QoS::ExactlyOnce => Reply::Rec(pkid, verdict),
+        };
+        self.pending.push_back(PendingAck {
+            reply,
+            captured,
+            stored,
+        });
+    }
+
+    /// Answers once the store of sessions is written that far, behind the answers that wait already.
+    pub(super) fn reply_later(&mut self, reply: Reply, stored: Option<u64>) {
+        self.pending.push_back(PendingAck {
+            reply,
+            captured: None,
+            stored,
+        });
     }
 
     fn resolve_topic(&mut self, publish: &Publish) -> Result<Arc<str>, End> {
@@ -230,44 +299,57 @@ impl Connection {
     /// One group commit answers many: they share one write.
     pub(super) fn acknowledge_all(&mut self, outcome: Result<(), CaptureRefused>) -> Result<(), End> {
         self.acknowledge(outcome)?;
-        while let Some(outcome) = self.pending.front_mut().and_then(PendingAck::ready_now) {
+        loop {
+            let front = self.pending.front_mut();
+            let Some(outcome) = front.and_then(|ack| ack.ready_now(&self.store)) else {
+                return Ok(());
+            };
             self.acknowledge(outcome)?;
         }
-        Ok(())
     }
 
     fn acknowledge(&mut self, outcome: Result<(), CaptureRefused>) -> Result<(), End> {
         let Some(ack) = self.pending.pop_front() else {
             return Ok(());
         };
-        match outcome {
-            Ok(()) if ack.qos == QoS::AtLeastOnce => {
-                self.open.remove(&ack.pkid);
-                self.send(Outgoing::PubAck(ack.pkid, ack.verdict))
-            }
-            Ok(()) => {
-                if ack.verdict == Verdict::Accepted {
-                    if let Some(session) = self.broker.state().latest(&self.client, self.generation) {
-                        session.incoming_settled(ack.pkid);
-                    }
-                } else {
-                    self.open.remove(&ack.pkid);
-                }
-                self.send(Outgoing::PubRec(ack.pkid, ack.verdict))
-            }
+        if let Err(refused) = outcome {
             // Never a failing PUBACK: a client would take the message for settled.
-            Err(refused) => Err(End::Ours(
+            return Err(End::Ours(
                 DisconnectReason::QuotaExceeded,
                 format!("not buffered: {refused:?}"),
-            )),
+            ));
+        }
+        match ack.reply {
+            Reply::Ack(pkid, verdict) => {
+                self.open.remove(&pkid);
+                self.send(Outgoing::PubAck(pkid, verdict))
+            }
+            Reply::Rec(pkid, verdict) => {
+                if verdict == Verdict::Accepted {
+                    if let Some(session) = self.broker.state().latest(&self.client, self.generation) {
+                        session.incoming_settled(pkid);
+                    }
+                } else {
+                    self.open.remove(&pkid);
+                }
+                self.send(Outgoing::PubRec(pkid, verdict))
+            }
+            Reply::Rel(pkid, known) => self.send(Outgoing::PubRel(pkid, known)),
+            Reply::Comp(pkid, known) => {
+                self.open.remove(&pkid);
+                self.send(Outgoing::PubComp(pkid, known))
+            }
         }
     }
 }
 
-/// The disk's word for the oldest publish that waits.
-pub async fn front_ready(pending: &mut VecDeque<PendingAck>) -> Result<(), CaptureRefused> {
+/// The disk's word for the oldest answer that waits.
+pub async fn front_ready(
+    pending: &mut VecDeque<PendingAck>,
+    store: &mut watch::Receiver<u64>,
+) -> Result<(), CaptureRefused> {
     match pending.front_mut() {
-        Some(front) => front.ready().await,
+        Some(front) => front.ready(store).await,
         None => std::future::pending().await,
     }
 }

@@ -1,6 +1,6 @@
 //! The MQTT broker: the door every device comes in by.
 //!
-//! One TCP port speaks MQTT 3.1.1 and 5. A publish on a captured topic is handed to [`Captured`] and acknowledged only
+//! One port speaks MQTT 3.1.1 and 5; others speak the same in TLS or WebSocket. A publish on a captured topic is handed to [`Captured`] and acknowledged only
 //! when the other side says it is on disk; other subscribers get it at once. Sessions, matching, retained
 //! messages, wills and shared subscriptions are this module's own; rumqttd gives the wire formats
 //! (docs/adr/0002 says why its router is not used).
@@ -8,20 +8,32 @@
 //! This module knows nothing of the buffer, of Redpanda or of what a payload means.
 
 mod access;
+mod addresses;
+mod attached;
 mod connection;
+mod delivery;
+#[cfg(any(test, feature = "fuzz"))]
+pub mod fuzz;
 mod handshake;
 mod inbound;
+mod listen;
+mod net;
 mod outbound;
 mod reader;
 mod retained;
 mod session;
 mod state;
+mod store;
 mod subscriptions;
 mod users;
+mod visitors;
 mod wire;
 
 use std::{
-    sync::{Arc, Mutex, MutexGuard, atomic::AtomicU64},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -33,8 +45,13 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use access::{Access, Anonymous};
+pub use addresses::AddressLimits;
+pub use listen::Door;
+pub use net::tls::{Tls, TlsError, TlsSettings};
+pub use store::{Counters as StoreCounters, Held, HeldSession, Store, StoreError};
 pub use subscriptions::MAX_LEVELS;
 pub use users::{Users, UsersError, hash_password};
+pub use visitors::{Refusal, Refusals, Stranger, Visitor, Visitors, shown};
 
 use crate::clock::{Clock, Stamp};
 
@@ -49,6 +66,8 @@ pub struct Captured {
     pub payload: CapturedPayload,
     /// Who sent it; `None` at QoS 0, for wills, and for clients whose id was made up for one connection.
     pub sender: Option<Sender>,
+    /// One for each connection, set when a message of it was refused: what follows is refused too, or order would break.
+    pub line: Option<Arc<AtomicBool>>,
     /// Answered when it is on disk, or refused. Dropped without an answer at shutdown: then nobody is told.
     pub done: Option<oneshot::Sender<Result<(), CaptureRefused>>>,
 }
@@ -97,6 +116,12 @@ pub struct Settings {
     pub captures: Box<dyn Fn(&str) -> bool + Send + Sync>,
     /// Most connections at a time.
     pub max_connections: usize,
+    /// What one address may take.
+    pub address_limits: AddressLimits,
+    /// Where sessions and retained messages outlive the agent; without it they do not.
+    pub store: Option<Store>,
+    /// Called every few seconds while connections are accepted and the shared state can be had.
+    pub alive: Box<dyn Fn() + Send + Sync>,
 }
 
 /// Counted since start.
@@ -106,6 +131,12 @@ pub struct Counters {
     pub connections: AtomicU64,
     /// Connections refused before they had a session.
     pub refused_connections: AtomicU64,
+    /// Those of them whose address had too many.
+    pub address_refusals: AtomicU64,
+    /// Logins with a wrong user or password, or not checked because there were too many of those.
+    pub failed_logins: AtomicU64,
+    /// Times a connection was read more slowly because its address sends too much.
+    pub throttled: AtomicU64,
     /// Connections closed for a malformed packet or a broken rule.
     pub protocol_errors: AtomicU64,
     /// Publishes received.
@@ -133,6 +164,8 @@ pub struct Stats {
     pub routed: u64,
     /// Messages lost to subscribers whose queue was full, since start.
     pub queue_full: u64,
+    /// Times a subscriber began to lose messages that way, since start.
+    pub slow_subscribers: u64,
     /// Messages that expired or were too large for their subscriber, since start.
     pub undeliverable: u64,
     /// Retained messages refused for want of room, since start.
@@ -166,14 +199,23 @@ pub struct Broker {
     limits: Limits,
     clock: Arc<Clock>,
     capture: mpsc::Sender<Captured>,
+    addresses: Arc<addresses::Addresses>,
     state: Mutex<state::State>,
+    writer: Mutex<Option<std::thread::JoinHandle<()>>>,
     /// Counted since start.
     pub counters: Counters,
+    /// Figures of the store.
+    pub store: StoreCounters,
+    /// Who came and who was sent away.
+    pub visitors: Visitors,
 }
 
 /// Captured publishes between the connections and the buffer. Enough to keep group commits full; a
 /// connection that finds it full stops reading.
 const CAPTURE_QUEUE: usize = 1_024;
+
+/// How often the listener says that it is alive.
+const TURN: Duration = Duration::from_secs(5);
 
 /// Connections end within this when the agent stops: last words and some.
 const STOP_LIMIT: Duration = Duration::from_secs(5);
@@ -186,48 +228,92 @@ impl Broker {
 
     /// The same with other times for clients.
     pub fn with_limits(
-        settings: Settings,
+        mut settings: Settings,
         limits: Limits,
         clock: Arc<Clock>,
     ) -> (Arc<Self>, mpsc::Receiver<Captured>) {
         let (capture, captured) = mpsc::channel(CAPTURE_QUEUE);
-        let broker = Self {
+        let store = settings.store.take();
+        let addresses = Arc::new(addresses::Addresses::new(settings.address_limits));
+        let broker = Arc::new(Self {
             settings,
             limits,
             clock,
             capture,
+            addresses,
             state: Mutex::new(state::State::default()),
+            writer: Mutex::default(),
             counters: Counters::default(),
-        };
-        (Arc::new(broker), captured)
+            store: StoreCounters::default(),
+            visitors: Visitors::default(),
+        });
+        if let Some(store) = store {
+            broker.take_up(store);
+        }
+        (broker, captured)
     }
 
-    /// Accepts connections until `stop`. The caller owns the listener and the stop signal.
-    pub async fn serve(self: Arc<Self>, listener: TcpListener, stop: CancellationToken) {
+    /// Goes on with what the store held, and keeps it from now on.
+    fn take_up(self: &Arc<Self>, mut store: Store) {
+        let restored = std::mem::take(&mut store.restored);
+        self.store
+            .unreadable
+            .store(restored.unreadable, Ordering::Relaxed);
+        let writer = store.start(self).unwrap_or_else(|error| {
+            tracing::error!(%error, "the thread that writes sessions cannot be started; the agent ends so that it is started again");
+            std::process::exit(crate::EXIT_BROKEN);
+        });
+        let wall = if self.clock.is_synced() {
+            state::Wall::Right
+        } else {
+            state::Wall::Unknown
+        };
+        let mut state = self.state();
+        state.journal.begin(writer.thread().clone());
+        state.restore(restored, wall, store::form::Now::read());
+        drop(state);
+        *self.writer.lock().unwrap_or_else(PoisonError::into_inner) = Some(writer);
+    }
+
+    /// Writes what is not written yet and ends the thread that does it.
+    async fn close_store(&self) {
+        self.state().journal.close();
+        let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some(writer) = writer else { return };
+        let joined = tokio::task::spawn_blocking(move || writer.join());
+        match tokio::time::timeout(STOP_LIMIT, joined).await {
+            Ok(Ok(Ok(()))) => {}
+            Ok(_) => tracing::error!("the thread that writes sessions panicked"),
+            Err(_) => tracing::warn!("sessions were not written in time; what was acknowledged is on disk"),
+        }
+    }
+
+    /// Accepts connections until `stop`. The caller owns the listeners and the stop signal.
+    pub async fn serve(self: Arc<Self>, doors: Vec<(TcpListener, Door)>, stop: CancellationToken) {
         let permits = Arc::new(Semaphore::new(self.settings.max_connections));
         let tasks = TaskTracker::new();
         // A task of its own: a will on a captured topic may have to wait for the disk, new clients need not.
         tasks.spawn(self.clone().keep_house(stop.clone()));
+        for (listener, door) in doors {
+            let (broker, permits) = (self.clone(), permits.clone());
+            let accepting = listen::accept_all(broker, listener, door, permits, tasks.clone(), stop.clone());
+            tasks.spawn(accepting);
+        }
+        let mut turn = tokio::time::interval(TURN);
         loop {
-            // A permit before accept: above the limit clients wait in the kernel's queue instead of costing memory.
-            let accepted = tokio::select! {
+            tokio::select! {
                 () = stop.cancelled() => break,
-                accepted = accept(&listener, &permits) => accepted,
-            };
-            let Some((stream, peer, permit)) = accepted else {
-                continue;
-            };
-            let broker = self.clone();
-            let stop = stop.child_token();
-            tasks.spawn(async move {
-                connection::run(broker, stream, peer, stop).await;
-                drop(permit);
-            });
+                _ = turn.tick() => {
+                    self.stats();
+                    (self.settings.alive)();
+                }
+            }
         }
         tasks.close();
         if tokio::time::timeout(STOP_LIMIT, tasks.wait()).await.is_err() {
             tracing::warn!("some MQTT connections did not end in time");
         }
+        self.close_store().await;
     }
 
     async fn keep_house(self: Arc<Self>, stop: CancellationToken) {
@@ -273,6 +359,7 @@ impl Broker {
             retained,
             routed: state.counts.routed,
             queue_full: state.counts.queue_full,
+            slow_subscribers: state.counts.slow_subscribers,
             undeliverable: state.counts.undeliverable,
             retained_refused: state.counts.retained_refused,
             sessions_evicted: state.counts.sessions_evicted,
@@ -297,6 +384,7 @@ impl Broker {
                 topic: will.topic.clone(),
                 payload: CapturedPayload::Whole(will.payload.clone()),
                 sender: None,
+                line: None,
                 done: None,
             };
             if self.capture.send(captured).await.is_err() {
@@ -314,26 +402,6 @@ impl Broker {
             );
             std::process::exit(crate::EXIT_BROKEN);
         })
-    }
-}
-
-async fn accept(
-    listener: &TcpListener,
-    permits: &Arc<Semaphore>,
-) -> Option<(
-    tokio::net::TcpStream,
-    std::net::SocketAddr,
-    tokio::sync::OwnedSemaphorePermit,
-)> {
-    let permit = permits.clone().acquire_owned().await.ok()?;
-    match listener.accept().await {
-        Ok((stream, peer)) => Some((stream, peer, permit)),
-        Err(error) => {
-            // Out of file descriptors, most likely: waiting lets connections end.
-            tracing::warn!(%error, "an MQTT connection could not be accepted");
-            tokio::time::sleep(Duration::from_millis(100)).await;
-            None
-        }
     }
 }
 

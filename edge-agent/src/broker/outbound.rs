@@ -2,18 +2,15 @@
 
 use std::time::{Duration, Instant};
 
+use super::{
+    connection::{Connection, End, ended},
+    net::Stream,
+    wire::{self, DisconnectReason, Outgoing, Publish},
+};
 use bytes::BytesMut;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
     time::timeout,
-};
-use tokio_util::sync::CancellationToken;
-
-use super::{
-    connection::{Connection, End, ended},
-    session::Kick,
-    wire::{self, DisconnectReason, Outgoing, Publish},
 };
 
 /// Topic aliases we set towards a version 5 client, if it takes as many: a dashboard sees some tens of topics.
@@ -26,13 +23,15 @@ const WRITE_BATCH_BYTES: usize = 64 * 1024;
 const FAREWELL_LIMIT: Duration = Duration::from_secs(2);
 
 impl Connection {
-    pub(super) fn send_waiting(&mut self) -> Result<(), End> {
-        let waiting = self.broker.state().next_outgoing(
+    pub(super) async fn send_waiting(&mut self) -> Result<(), End> {
+        let (waiting, stored) = self.broker.state().next_outgoing(
             &self.client,
             self.generation,
             WRITE_BATCH_BYTES,
             Instant::now(),
         );
+        // The packet ids of QoS 2 messages of a session that outlives the agent.
+        self.written(stored).await?;
         waiting.into_iter().try_for_each(|packet| self.send(packet))
     }
 
@@ -69,16 +68,22 @@ impl Connection {
     }
 
     /// Writes what there is. A client that takes nothing can still be ended.
-    pub(super) async fn flush(&mut self, kick: &Kick, stop: &CancellationToken) -> Result<(), End> {
+    pub(super) async fn flush(&mut self) -> Result<(), End> {
         if self.out.is_empty() {
             return Ok(());
         }
+        let stream = &mut self.reader.stream;
+        let out = &self.out;
+        let write = async {
+            stream.write_all(out).await?;
+            stream.flush().await
+        };
         let written = tokio::select! {
             // What the socket takes at once is sent: a CONNACK whose client is being taken over at that moment included.
             biased;
-            written = timeout(self.broker.limits.write, self.reader.stream.write_all(&self.out)) => written,
+            written = timeout(self.broker.limits.write, write) => written,
             // A packet may be half written: there is no way to say why.
-            end = ended(kick, stop) => {
+            end = ended(&self.kick, &self.stop) => {
                 self.out.clear();
                 return Err(match end {
                     End::Ours(DisconnectReason::ServerShuttingDown, _) => end,
@@ -103,9 +108,10 @@ impl Connection {
 
 /// Sends last words. Bytes of the client's that are still on their way are taken off the socket: closing it over
 /// them would reset the connection, and the words would be lost.
-pub async fn farewell(stream: &mut TcpStream, words: &[u8]) {
+pub async fn farewell(stream: &mut Stream, words: &[u8]) {
     let said = async {
         stream.write_all(words).await?;
+        stream.flush().await?;
         stream.shutdown().await?;
         let mut unread = [0; 4096];
         while stream.read(&mut unread).await? > 0 {}

@@ -2,11 +2,12 @@
 
 use bytes::{Buf, BufMut, BytesMut};
 use sha2::{Digest, Sha256};
-use tokio::{io::AsyncReadExt, net::TcpStream};
+use tokio::io::AsyncReadExt;
 
 use super::{
     CapturedPayload,
     connection::End,
+    net::Stream,
     wire::{self, DisconnectReason, FixedHeader, Incoming, Publish, Version},
 };
 
@@ -48,19 +49,27 @@ pub struct Oversize {
 /// Takes frames from the socket. Every await may be cancelled between frames without losing a byte.
 pub struct Reader {
     /// The socket, which is written to elsewhere.
-    pub stream: TcpStream,
-    buffer: BytesMut,
+    pub stream: Stream,
+    frames: Frames,
+}
+
+/// Makes frames of bytes as they come.
+#[derive(Default)]
+pub struct Frames {
+    /// What came and is not taken yet.
+    pub buffer: BytesMut,
     oversize: Option<Box<Oversize>>,
 }
 
 impl Reader {
     /// Begins to read.
-    pub fn new(stream: TcpStream) -> Self {
-        Self {
-            stream,
-            buffer: BytesMut::with_capacity(READ_BYTES),
+    pub fn new(stream: Stream) -> Self {
+        let buffer = BytesMut::with_capacity(READ_BYTES);
+        let frames = Frames {
+            buffer,
             oversize: None,
-        }
+        };
+        Self { stream, frames }
     }
 
     /// The next frame. `version` is `None` before CONNECT, when only small packets are taken.
@@ -69,10 +78,11 @@ impl Reader {
             if let Some(frame) = self.buffered(version)? {
                 return Ok(frame);
             }
-            if self.buffer.capacity() - self.buffer.len() < READ_BYTES {
-                self.buffer.reserve(READ_BYTES);
+            let buffer = &mut self.frames.buffer;
+            if buffer.capacity() - buffer.len() < READ_BYTES {
+                buffer.reserve(READ_BYTES);
             }
-            if self.stream.read_buf(&mut self.buffer).await? == 0 {
+            if self.stream.read_buf(buffer).await? == 0 {
                 return Err(End::Lost(std::io::ErrorKind::UnexpectedEof.into()));
             }
         }
@@ -80,6 +90,13 @@ impl Reader {
 
     /// The next frame as far as it is here already.
     pub fn buffered(&mut self, version: Option<Version>) -> Result<Option<Frame>, End> {
+        self.frames.next(version)
+    }
+}
+
+impl Frames {
+    /// The next frame, if all of it is here.
+    pub fn next(&mut self, version: Option<Version>) -> Result<Option<Frame>, End> {
         if let Some(oversize) = &mut self.oversize {
             let take = oversize.left.min(self.buffer.len());
             oversize.swallow(&self.buffer[..take]);
@@ -150,7 +167,7 @@ impl Reader {
         }
         let head = self.buffer.split_to(start);
         self.oversize = Some(Box::new(Oversize::begin(version, &head, header)?));
-        self.buffered(Some(version))
+        self.next(Some(version))
     }
 }
 

@@ -26,6 +26,14 @@ pub struct Message {
 }
 
 impl Message {
+    /// Nothing that a subscriber gets would change with `publish` in its place.
+    pub fn says_the_same(&self, publish: &Publish) -> bool {
+        self.expires.is_none()
+            && self.publish.payload == publish.payload
+            && self.publish.qos == publish.qos
+            && self.publish.properties == publish.properties
+    }
+
     fn bytes(&self) -> usize {
         let properties = self.publish.properties.as_ref().map_or(0, |p| wire::weight(p));
         MESSAGE_BYTES + self.publish.topic.len() + self.publish.payload.len() + properties
@@ -56,7 +64,13 @@ impl Retained {
         true
     }
 
-    fn remove(&mut self, topic: &str) {
+    /// The message of a topic.
+    pub fn get(&self, topic: &str) -> Option<&Message> {
+        self.messages.get(topic)
+    }
+
+    /// Forgets the message of a topic.
+    pub fn remove(&mut self, topic: &str) {
         if let Some(old) = self.messages.remove(topic) {
             self.bytes -= old.bytes();
         }
@@ -72,16 +86,13 @@ impl Retained {
             .filter(|message| filter.matches(&message.publish.topic))
     }
 
-    /// Drops what has expired.
-    pub fn expire(&mut self, now: Instant) {
-        let bytes = &mut self.bytes;
-        self.messages.retain(|_, message| {
-            let keep = message.expires.is_none_or(|expires| expires > now);
-            if !keep {
-                *bytes -= message.bytes();
-            }
-            keep
-        });
+    /// Drops what has expired. Answers its topics.
+    pub fn expire(&mut self, now: Instant) -> Vec<Arc<str>> {
+        let expired = |message: &&Message| message.expires.is_some_and(|expires| expires <= now);
+        let gone: Vec<_> = self.messages.values().filter(expired).collect();
+        let topics: Vec<_> = gone.into_iter().map(|m| m.publish.topic.clone()).collect();
+        topics.iter().for_each(|topic| self.remove(topic));
+        topics
     }
 
     /// How many there are.

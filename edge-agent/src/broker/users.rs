@@ -62,7 +62,8 @@ pub enum UsersError {
 /// Users and access lists, checked.
 #[derive(Debug, Default)]
 pub struct Users {
-    hashes: HashMap<String, String>,
+    /// Users without a hash log in by a certificate only.
+    hashes: HashMap<String, Option<String>>,
     lists: Vec<AccessList>,
     right: Mutex<HashSet<[u8; 32]>>,
     key: [u8; 32],
@@ -82,6 +83,9 @@ pub struct AccessList {
     pub publish: Option<Vec<String>>,
     /// Filters they may subscribe to, or to any part of. Without it: everything.
     pub subscribe: Option<Vec<String>>,
+    /// Filters they may not subscribe to, and whose topics they do not get by a wider one either.
+    #[serde(default)]
+    pub refuse_subscribe: Vec<String>,
 }
 
 #[derive(Deserialize)]
@@ -97,7 +101,7 @@ struct File {
 #[serde(deny_unknown_fields)]
 struct User {
     name: String,
-    password_hash: String,
+    password_hash: Option<String>,
 }
 
 fn any() -> String {
@@ -121,8 +125,10 @@ impl Users {
     fn check(file: File) -> Result<Self, UsersError> {
         let mut hashes = HashMap::new();
         for user in file.users {
-            let sound = PasswordHash::new(&user.password_hash)
-                .is_ok_and(|hash| hash.algorithm.as_str() == "argon2id");
+            let argon2id = |hash: &String| {
+                PasswordHash::new(hash).is_ok_and(|hash| hash.algorithm.as_str() == "argon2id")
+            };
+            let sound = user.password_hash.as_ref().is_none_or(argon2id);
             if !sound {
                 return Err(UsersError::Hash(user.name));
             }
@@ -134,7 +140,8 @@ impl Users {
             if let Some(user) = list.user.as_ref().filter(|user| !hashes.contains_key(*user)) {
                 return Err(UsersError::Unknown(user.clone()));
             }
-            for filter in list.publish.iter().chain(&list.subscribe).flatten() {
+            let optional = list.publish.iter().chain(&list.subscribe).flatten();
+            for filter in optional.chain(&list.refuse_subscribe) {
                 // Any name will do to see whether the filter is sound.
                 fill(filter, Some("u"), "c")
                     .unwrap_or_else(|| TopicFilter::parse("u"))
@@ -166,13 +173,14 @@ impl Users {
         }
         // An unknown user costs the same time as a known one, so that nobody learns names by the clock.
         let nobody = "$argon2id$v=19$m=19456,t=2,p=1$c29tZXNhbHQ$WrTpFYXQY6pZu0K+uskWZwl8fOk0W4Dj/pXGXJ9qPXc";
-        let hash = self.hashes.get(user).map_or(nobody, String::as_str);
+        let own = self.hashes.get(user).and_then(Option::as_deref);
+        let hash = own.unwrap_or(nobody);
         let right = PasswordHash::new(hash).is_ok_and(|hash| {
             Argon2::default()
                 .verify_password(password.as_bytes(), &hash)
                 .is_ok()
         });
-        let right = right && self.hashes.contains_key(user);
+        let right = right && own.is_some();
         if right {
             let mut remembered = self.right.lock().unwrap_or_else(PoisonError::into_inner);
             if remembered.len() >= REMEMBERED {

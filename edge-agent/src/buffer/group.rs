@@ -1,4 +1,4 @@
-//! Groups: how entries stand in sled.
+//! Groups: how entries stood in sled, in buffers of the older form. They are read and no longer written.
 //!
 //! ```text
 //! value of part 0:  magic 4 bytes | epoch u32 | first sequence u64 | parts u16 | count u32 | raw length u32 | packed length u32
@@ -18,8 +18,7 @@ pub(super) const MAGIC: [u8; 4] = *b"HKG1";
 /// Length of a group's header.
 pub(super) const HEADER_BYTES: usize = 4 + 4 + 8 + 2 + 4 + 4 + 4 + 4;
 
-/// Largest value: 23 of them on one page stay below the size at which sled would move the page into a file that is
-/// never synced (see `SEGMENT_BYTES`).
+/// Largest value of a group.
 pub(super) const PART_BYTES: usize = 32 * 1024;
 
 /// Longest group when uncompressed: one captured payload of 256 KiB, its topic and times, and room for the
@@ -38,7 +37,7 @@ pub struct CorruptGroup {
     pub what: &'static str,
 }
 
-pub(super) fn key(first: u64, part: u16) -> [u8; 11] {
+fn key(first: u64, part: u16) -> [u8; 11] {
     let mut key = [0; 11];
     key[0] = b'g';
     key[1..9].copy_from_slice(&first.to_be_bytes());
@@ -53,7 +52,8 @@ fn parse_key(key: &[u8]) -> Option<(u64, u16)> {
     (key[0] == b'g').then_some((first, part))
 }
 
-/// Adds a group's parts to `batch`.
+/// Adds a group's parts to `batch`, as older versions did.
+#[cfg(test)]
 pub(super) fn write(batch: &mut sled::Batch, epoch: u32, first: u64, entries: &[&[u8]]) {
     let mut raw = Vec::with_capacity(entries.iter().map(|e| e.len() + 4).sum());
     for entry in entries {
@@ -97,6 +97,7 @@ pub(super) struct Header {
 }
 
 impl Header {
+    #[cfg(test)]
     fn encode(&self, packed: &[u8]) -> Vec<u8> {
         let mut value = Vec::with_capacity(HEADER_BYTES + packed.len().min(PART_BYTES));
         value.extend_from_slice(&MAGIC);
@@ -132,7 +133,8 @@ impl Header {
         let possible = header.raw_len <= MAX_RAW_BYTES
             && header.packed_len <= 2 * MAX_RAW_BYTES
             && usize::from(header.parts) == parts
-            && header.count as usize <= header.raw_len;
+            && header.count as usize <= header.raw_len
+            && header.first.checked_add(header.count.into()).is_some();
         if possible {
             Ok(header)
         } else {
@@ -194,7 +196,7 @@ pub(super) fn last_end(tree: &sled::Tree) -> sled::Result<Option<u64>> {
     Ok(Some(first + count))
 }
 
-/// See [`super::Buffer::read`].
+/// About `max_bytes` of entries from `from` on and before `end`.
 pub(super) fn read(
     tree: &sled::Tree,
     from: Sequence,
@@ -287,29 +289,4 @@ fn assemble(first: u64, parts: &[u16], pieces: &[sled::IVec]) -> Result<Vec<Entr
         unpack(&head, &pieces[0], &packed)
     };
     unpacked.map_err(|what| (count, what))
-}
-
-/// Keys of every whole group before `end`.
-pub(super) fn keys_before(tree: &sled::Tree, end: u64) -> sled::Result<Vec<sled::IVec>> {
-    let mut keys = Vec::new();
-    let mut group: Vec<sled::IVec> = Vec::new();
-    let mut group_end = 0;
-    for found in tree.range(key(0, 0)..key(end, 0)) {
-        let (k, value) = found?;
-        match parse_key(&k) {
-            Some((first, 0)) => {
-                if group_end <= end {
-                    keys.append(&mut group);
-                }
-                group.clear();
-                group_end = first + Header::decode(&value).map_or(1, |h| u64::from(h.count).max(1));
-                group.push(k);
-            }
-            _ => group.push(k),
-        }
-    }
-    if group_end <= end {
-        keys.append(&mut group);
-    }
-    Ok(keys)
 }

@@ -1,41 +1,50 @@
-//! A durable first-in first-out queue of opaque entries, on sled.
+//! A durable first-in first-out queue of opaque entries.
 //!
-//! An entry's callback runs only after its bytes are safe from a power cut: the group it was written in has gone
-//! through `sled::Db::flush` **and** an fdatasync of sled's file, because sled 0.34's own flush ends
-//! with `sync_file_range`, which neither writes the file's metadata nor empties the drive's cache.
+//! An entry's callback runs only after its bytes are safe from a power cut: the frame it was written in has gone
+//! through fdatasync.
 //!
-//! Form on disk: one sled tree.
+//! Two stores, each for what it is good at (docs/adr/0001 has the figures):
+//!
+//! - `log`: entries, in files of our own that are made ahead and written in place (`segment`, `frame`). A group commit
+//!   is one write of whole pages and one fdatasync, and what was forwarded is given up a file at a time.
+//! - `values`: small durable values of other modules (clock offsets, packet ids, sessions) in sled. A change is written in
+//!   the log with the entries it belongs to, and goes to sled at the next checkpoint.
 //!
 //! ```text
-//! g <sequence u64 BE> <part u16 BE>   a group of entries, keyed by its first sequence; large groups in several parts
-//! m next                              the next sequence, so that an emptied buffer never reuses one
-//! m epoch                             random, made with the buffer: a replaced buffer never reuses an id
-//! c <name>                            small durable values of other modules (clock offsets, packet ids)
+//! buffer/log/<number>.log   segments
+//! buffer/values/            sled
+//! buffer/ballast            room for sled on a full disk
+//! buffer/db, conf, blobs    a buffer of the older form, until it is drained (`older`)
 //! ```
 //!
-//! Writing whole groups as one compressed value is what keeps an SD card alive: a message alone costs some 5 KiB
-//! of disk writes, a message in a group of 200 a few hundred bytes.
-//!
-//! Removal is lazy: a removed group may come back after a crash and be read again, never the reverse.
+//! Removal is lazy: a removed entry may come back after a crash and be read again, never the reverse.
 //! This module never looks into an entry and knows nothing of MQTT or Kafka.
 
+mod ballast;
+mod checkpoint;
+mod frame;
+#[cfg(any(test, feature = "fuzz"))]
+pub mod fuzz;
 mod group;
+mod log;
 mod named;
+mod older;
 mod salvage;
+mod segment;
+mod values;
 mod writer;
 
 use std::{
-    fs::File,
     path::{Path, PathBuf},
     sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering},
     },
     time::Duration,
 };
 
 use bytes::Bytes;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 
 pub use group::CorruptGroup;
 pub use salvage::{Found, salvage};
@@ -60,6 +69,53 @@ pub struct Limits {
     pub commit_interval: Duration,
     /// A group is committed at once when its entries reach this many bytes.
     pub commit_bytes: usize,
+    /// What happens to new entries when the limit is reached.
+    pub when_full: WhenFull,
+}
+
+/// What a full buffer does.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum WhenFull {
+    /// Refuses new entries; their senders keep them.
+    #[default]
+    Reject,
+    /// Drops the oldest, acknowledged as they are.
+    DropOldest,
+}
+
+/// Entries that were acknowledged and are lost.
+#[derive(Debug)]
+pub struct Loss {
+    /// Why.
+    pub reason: LossReason,
+    /// How many.
+    pub count: u64,
+    /// The first of them, if it can be read.
+    pub first: Option<Bytes>,
+    /// The last of them, if it can be read.
+    pub last: Option<Bytes>,
+}
+
+/// Why entries were lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum LossReason {
+    /// Dropped by a full buffer.
+    Full,
+    /// Older than the age limit.
+    Expired,
+}
+
+impl Loss {
+    fn new(reason: LossReason, count: u64, first: Option<Entry>, last: Option<Entry>) -> Self {
+        let bytes = |entry: Option<Entry>| entry.map(|entry| entry.bytes);
+        Self {
+            reason,
+            count,
+            first: bytes(first),
+            last: bytes(last),
+        }
+    }
 }
 
 /// Why an append was not kept.
@@ -74,6 +130,9 @@ pub enum AppendError {
     /// The buffer is being closed.
     #[error("buffer is closed")]
     Closed,
+    /// It is larger than the buffer takes.
+    #[error("entry or value is too large for the buffer")]
+    TooLarge,
 }
 
 /// Why a buffer could not be opened or read.
@@ -159,7 +218,7 @@ pub type NamedValue = (Vec<u8>, Vec<u8>);
 pub struct Stats {
     /// Entries appended and not removed.
     pub entries: u64,
-    /// Bytes on disk, as sled reports them.
+    /// Bytes on disk, those made ready and not used yet included.
     pub bytes_on_disk: u64,
     /// Groups committed since start.
     pub commits: u64,
@@ -176,13 +235,54 @@ struct Counters {
     committed_entries: AtomicU64,
     failed_commits: AtomicU64,
     broken: AtomicBool,
+    /// Why appends are refused: 0 they are not, 1 the limit, 2 the disk.
+    refusing: AtomicU8,
     /// First sequence not yet removed.
     head: AtomicU64,
     /// First sequence not yet committed.
     tail: AtomicU64,
 }
 
-/// The queue. Cheap to clone; the last clone closes it.
+impl Counters {
+    fn set_refusing(&self, why: Option<AppendError>) {
+        let code = match why {
+            None => 0,
+            Some(AppendError::Full) => 1,
+            Some(_) => 2,
+        };
+        self.refusing.store(code, Ordering::Relaxed);
+    }
+}
+
+/// What the threads of a buffer share.
+struct Parts {
+    log: log::Shared,
+    values: values::Values,
+    older: Mutex<Option<older::Older>>,
+    ballast: ballast::Ballast,
+    counters: Counters,
+}
+
+impl Parts {
+    fn older(&self) -> MutexGuard<'_, Option<older::Older>> {
+        // Set once and taken once; a panic elsewhere leaves it whole.
+        self.older.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Deletes the older buffer when everything in it was removed.
+    fn drop_older(&self, head: u64) {
+        let drained = self.older().take_if(|older| older.end <= head);
+        match drained.map(older::Older::delete) {
+            None => {}
+            Some(Ok(())) => tracing::info!("the buffer of the older form is drained and deleted"),
+            Some(Err(error)) => {
+                tracing::error!(%error, "the drained buffer of the older form cannot be deleted")
+            }
+        }
+    }
+}
+
+/// The queue. Cheap to clone.
 #[derive(Clone)]
 pub struct Buffer {
     shared: Arc<Shared>,
@@ -190,29 +290,25 @@ pub struct Buffer {
 
 struct Shared {
     dir: PathBuf,
-    tree: sled::Db,
-    epoch: u32,
-    counters: Arc<Counters>,
+    parts: Arc<Parts>,
     commands: std::sync::mpsc::SyncSender<writer::Command>,
     committed: watch::Receiver<u64>,
-    writer: std::sync::Mutex<Option<std::thread::JoinHandle<()>>>,
+    progress: Arc<checkpoint::Progress>,
+    threads: Mutex<Vec<std::thread::JoinHandle<()>>>,
+    losses: Mutex<Option<mpsc::Receiver<Loss>>>,
 }
 
 /// Appends that may wait for the writer thread. Enough for a full group of small entries from every
 /// connection; the caller is made to wait beyond it.
 const COMMAND_QUEUE: usize = 4_096;
-
-/// sled moves a page above a quarter of its segment size into a file of its own under `blobs/`, and never syncs that
-/// file: with the default of 512 KiB a backlog of full groups lives in such files and a power cut can lose
-/// it. A leaf holds up to 17 groups (23 while a large group is written), so 4 MiB keep every page inline.
-const SEGMENT_BYTES: usize = 4 * 1024 * 1024;
-
-/// sled's page cache. 16 MiB keep a drained million of messages at 42 MB RSS on the box with 1 GB.
-const CACHE_BYTES: u64 = 16 * 1024 * 1024;
+/// Losses that wait to be told. Each is a whole segment.
+const LOSS_QUEUE: usize = 64;
+/// Largest small values written at once; with a full group before them they still fit a frame.
+pub const MAX_PUT_BYTES: usize = 512 * 1024;
 
 impl Buffer {
-    /// Opens or creates the buffer in `dir` and starts its writer thread. A panic of sled over a damaged file is
-    /// an error like others.
+    /// Opens or creates the buffer in `dir` and starts its threads. A panic of sled over a damaged file is an error like
+    /// others.
     pub fn open(dir: &Path, limits: Limits) -> Result<Self, BufferError> {
         let open = std::panic::AssertUnwindSafe(|| Self::open_in(dir, limits));
         std::panic::catch_unwind(open).unwrap_or_else(|_| Err(BufferError::Panicked { path: dir.to_owned() }))
@@ -223,84 +319,82 @@ impl Buffer {
             path: dir.to_owned(),
             source,
         };
-        let sled_error = |source| BufferError::Sled {
-            path: dir.to_owned(),
-            source,
-        };
         std::fs::create_dir_all(dir).map_err(io)?;
-        let tree = sled::Config::new()
-            .path(dir)
-            .cache_capacity(CACHE_BYTES)
-            .segment_size(SEGMENT_BYTES)
-            .flush_every_ms(None)
-            .mode(sled::Mode::HighThroughput)
-            .open()
-            .map_err(sled_error)?;
-        let data_file = File::options()
-            .read(true)
-            .write(true)
-            .open(dir.join("db"))
-            .map_err(io)?;
-
-        let epoch = match tree.get(b"mepoch").map_err(sled_error)? {
-            Some(value) => read_u32(&value).ok_or(BufferError::Malformed("epoch"))?,
-            None => {
-                // Before the epoch, which says that this was done.
-                sync_new(dir).map_err(io)?;
-                let epoch: u32 = rand::random();
-                tree.insert(b"mepoch", &epoch.to_be_bytes()).map_err(sled_error)?;
-                tree.flush().map_err(sled_error)?;
-                data_file.sync_data().map_err(io)?;
-                epoch
+        let ballast = ballast::Ballast::new(dir);
+        ballast.free_when_needed();
+        let older = older::Older::open(dir)?;
+        let (values, mark) = values::Values::open(&dir.join("values"), || {
+            match older.as_ref().map(older::Older::initial).transpose()?.flatten() {
+                Some(initial) => {
+                    tracing::info!(
+                        "a buffer of the older form is there; it is read to its end and then deleted"
+                    );
+                    Ok(initial)
+                }
+                None => Ok(values::Initial {
+                    epoch: rand::random(),
+                    ..values::Initial::default()
+                }),
             }
+        })?;
+        let mut head = mark.head;
+        let replay = |frame: frame::Frame| {
+            head = head.max(frame.header.head);
+            values.note(frame.values.into_iter());
         };
-        let stored_next = match tree.get(b"mnext").map_err(sled_error)? {
-            Some(value) => read_u64(&value).ok_or(BufferError::Malformed("next"))?,
-            None => 1,
-        };
-        let next = group::last_end(&tree)
-            .map_err(sled_error)?
-            .map_or(stored_next, |end| end.max(stored_next));
-        let head = group::first_sequence(&tree).map_err(sled_error)?.unwrap_or(next);
-
-        let counters = Arc::new(Counters::default());
-        counters.head.store(head, Ordering::Relaxed);
-        counters.tail.store(next, Ordering::Relaxed);
-        counters
-            .bytes_on_disk
-            .store(tree.size_on_disk().unwrap_or(0), Ordering::Relaxed);
-
-        let (commands, receiver) = std::sync::mpsc::sync_channel(COMMAND_QUEUE);
+        let found = log::Log::open(&dir.join("log"), values.epoch(), mark.segment, replay).map_err(io)?;
+        let next = found.end.map_or(mark.next, |end| end.max(mark.next));
+        let parts = Arc::new(Parts {
+            log: found.shared,
+            values,
+            older: Mutex::new(older),
+            ballast,
+            counters: Counters::default(),
+        });
+        parts.counters.head.store(head.min(next), Ordering::Relaxed);
+        parts.counters.tail.store(next, Ordering::Relaxed);
+        let progress = Arc::new(checkpoint::Progress::default());
+        progress.done(mark, &parts.values);
+        let (commands, command_receiver) = std::sync::mpsc::sync_channel(COMMAND_QUEUE);
+        // One checkpoint is under way at a time, and one that could not be finished at once is handed over.
+        let (checkpoints, checkpoint_receiver) = std::sync::mpsc::sync_channel(2);
         let (committed_sender, committed) = watch::channel(next);
-        let writer = writer::Writer::new(
-            tree.clone(),
-            data_file,
+        let (loss_sender, losses) = mpsc::channel(LOSS_QUEUE);
+        let writer = writer::Writer::new(writer::Begin {
+            log: found.log,
+            parts: parts.clone(),
             limits,
-            epoch,
             next,
-            counters.clone(),
-            committed_sender,
-        );
-        let handle = std::thread::Builder::new()
+            durable_head: head,
+            committed: committed_sender,
+            checkpoints,
+            progress: progress.clone(),
+            losses: loss_sender,
+        });
+        let checkpointer = std::thread::Builder::new().name("buffer-values".into()).spawn({
+            let (parts, progress) = (parts.clone(), progress.clone());
+            move || checkpoint::run(&checkpoint_receiver, &parts.values, &parts.ballast, &progress)
+        });
+        let writer = std::thread::Builder::new()
             .name("buffer-writer".into())
-            .spawn(move || writer.run(&receiver))
-            .map_err(io)?;
+            .spawn(move || writer.run(&command_receiver));
+        let threads = vec![checkpointer.map_err(io)?, writer.map_err(io)?];
         Ok(Self {
             shared: Arc::new(Shared {
                 dir: dir.to_owned(),
-                tree,
-                epoch,
-                counters,
+                parts,
                 commands,
                 committed,
-                writer: std::sync::Mutex::new(Some(handle)),
+                progress,
+                threads: Mutex::new(threads),
+                losses: Mutex::new(Some(losses)),
             }),
         })
     }
 
     /// Random number of this buffer; part of every id.
     pub fn epoch(&self) -> u32 {
-        self.shared.epoch
+        self.shared.parts.values.epoch()
     }
 
     /// Queues `bytes` for the next group. `done` is called when they are on disk, or were refused.
@@ -320,6 +414,15 @@ impl Buffer {
 
     /// Queues `bytes` and waits until they are on disk.
     pub async fn append(&self, bytes: Vec<u8>) -> Result<Sequence, AppendError> {
+        self.append_one(bytes, false).await
+    }
+
+    /// The same for what must be kept even when the buffer is full: room is kept back for it.
+    pub async fn append_reserved(&self, bytes: Vec<u8>) -> Result<Sequence, AppendError> {
+        self.append_one(bytes, true).await
+    }
+
+    async fn append_one(&self, bytes: Vec<u8>, reserved: bool) -> Result<Sequence, AppendError> {
         let (sender, receiver) = oneshot::channel();
         let done: Done = Box::new(move |outcome| {
             // A caller that stopped waiting needs no answer.
@@ -328,6 +431,8 @@ impl Buffer {
         let mut append = Append {
             bytes,
             side: Vec::new(),
+            line: None,
+            reserved,
             done,
         };
         while let Err(back) = self.try_append(append) {
@@ -340,19 +445,30 @@ impl Buffer {
     /// Up to about `max_bytes` of entries from `from` on (at least one group), in order.
     /// Reads whole groups; entries before `from` are left out.
     pub fn read(&self, from: Sequence, max_bytes: usize) -> Result<Batch, BufferError> {
+        let parts = &self.shared.parts;
+        if let Some(older) = parts.older().as_ref().filter(|older| from.0 < older.end) {
+            return older.read(from.0, max_bytes);
+        }
         // What stands behind the tail is not on disk yet, and may never be.
-        let end = Sequence(self.shared.counters.tail.load(Ordering::Acquire));
-        group::read(&self.shared.tree, from, end, max_bytes).map_err(|source| self.sled_error(source))
+        let tail = parts.counters.tail.load(Ordering::Acquire);
+        let head = || parts.counters.head.load(Ordering::Acquire);
+        parts
+            .log
+            .read(from.0, tail, max_bytes, head)
+            .map_err(|source| BufferError::Io {
+                path: self.shared.dir.clone(),
+                source,
+            })
     }
 
     /// The first sequence that is not removed: where a reader starts after a restart.
     pub fn head(&self) -> Sequence {
-        Sequence(self.shared.counters.head.load(Ordering::Acquire))
+        Sequence(self.shared.parts.counters.head.load(Ordering::Acquire))
     }
 
     /// Forgets every entry before `end`. Lazy: written with a later commit.
     pub fn remove_before(&self, end: Sequence) {
-        let head = &self.shared.counters.head;
+        let head = &self.shared.parts.counters.head;
         if head.fetch_max(end.0, Ordering::AcqRel) < end.0 {
             // A full queue is no loss: the next removal covers this one.
             let _ = self.shared.commands.try_send(writer::Command::Removed);
@@ -366,32 +482,79 @@ impl Buffer {
 
     /// A small durable value of another module.
     pub fn value(&self, name: &[u8]) -> Result<Option<Vec<u8>>, BufferError> {
-        match self.shared.tree.get(side_key(name)) {
-            Ok(found) => Ok(found.map(|value| named::unwrap(&value).to_vec())),
-            Err(source) => Err(self.sled_error(source)),
-        }
+        self.shared.parts.values.get(name)
     }
 
     /// All small durable values whose name begins with `prefix`, without the prefix.
     pub fn values(&self, prefix: &[u8]) -> Result<Vec<NamedValue>, BufferError> {
-        let key = side_key(prefix);
-        let found = self.shared.tree.scan_prefix(&key);
-        found
-            .map(|found| found.map(|(k, v)| (k[key.len()..].to_vec(), named::unwrap(&v).to_vec())))
-            .collect::<Result<_, _>>()
-            .map_err(|source| self.sled_error(source))
+        self.shared.parts.values.scan(prefix)
     }
 
-    fn sled_error(&self, source: sled::Error) -> BufferError {
-        BufferError::Sled {
-            path: self.shared.dir.clone(),
-            source,
+    /// Why appends are refused at the moment, if they are.
+    pub fn refusing(&self) -> Option<AppendError> {
+        match self.shared.parts.counters.refusing.load(Ordering::Relaxed) {
+            0 => None,
+            1 => Some(AppendError::Full),
+            _ => Some(AppendError::Disk),
         }
     }
 
-    /// Writes small durable values and waits until they are on disk. Unlike values that ride with an append, they can
-    /// be found by [`salvage`].
+    /// The oldest part of the buffer, unless it is the only one: its last entry, and the sequence after it.
+    pub fn oldest_part(&self) -> Result<Option<(Entry, Sequence)>, BufferError> {
+        let parts = &self.shared.parts;
+        if parts.older().is_some() {
+            return Ok(None);
+        }
+        let Some((oldest, Some(end))) = parts.log.find(self.head().0) else {
+            return Ok(None);
+        };
+        let ends = parts.ends_of(oldest.id, self.head().0, end);
+        let (_, last) = ends.map_err(|source| BufferError::Io {
+            path: self.shared.dir.clone(),
+            source,
+        })?;
+        Ok(last.map(|last| (last, Sequence(end))))
+    }
+
+    /// Gives up everything before `end`, which is lost if it was not removed.
+    pub fn expire_before(&self, end: Sequence) -> Result<Option<Loss>, BufferError> {
+        let head = self.head();
+        if head >= end {
+            return Ok(None);
+        }
+        let first = self.read(head, 1)?.entries.into_iter().next();
+        let last = self.read(Sequence(end.0 - 1), 1)?.entries.into_iter().next();
+        self.remove_before(end);
+        Ok(Some(Loss::new(LossReason::Expired, end.0 - head.0, first, last)))
+    }
+
+    /// Where losses are told; the first caller gets it.
+    pub fn losses(&self) -> Option<mpsc::Receiver<Loss>> {
+        self.shared.losses.lock().ok()?.take()
+    }
+
+    /// Completes when a thread of the buffer has ended, which is only right after [`Buffer::close`].
+    pub async fn ended(&self) {
+        const LOOK: Duration = Duration::from_millis(200);
+        let is_over = || match self.shared.threads.lock() {
+            Ok(threads) => threads.is_empty() || threads.iter().any(std::thread::JoinHandle::is_finished),
+            Err(_) => true,
+        };
+        while !is_over() {
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
+    /// Writes small durable values, at most [`MAX_PUT_BYTES`] of them, and waits until they are on disk. Unlike values that
+    /// ride with an append, they can be found by [`salvage`], but for those above 4 KiB that a checkpoint has reached.
     pub async fn put(&self, values: Vec<Side>) -> Result<(), AppendError> {
+        let bytes: usize = values
+            .iter()
+            .map(|(name, value)| name.len() + value.as_ref().map_or(0, Vec::len))
+            .sum();
+        if bytes > MAX_PUT_BYTES {
+            return Err(AppendError::TooLarge);
+        }
         let (sender, receiver) = oneshot::channel();
         let mut command = writer::Command::Put(values, sender);
         loop {
@@ -410,12 +573,12 @@ impl Buffer {
 
     /// True from a failed commit to the next that works.
     pub fn is_broken(&self) -> bool {
-        self.shared.counters.broken.load(Ordering::Relaxed)
+        self.shared.parts.counters.broken.load(Ordering::Relaxed)
     }
 
     /// Figures for `/status` and metrics.
     pub fn stats(&self) -> Stats {
-        let c = &self.shared.counters;
+        let c = &self.shared.parts.counters;
         let load = |n: &AtomicU64| n.load(Ordering::Acquire);
         Stats {
             entries: load(&c.tail).saturating_sub(load(&c.head)),
@@ -426,15 +589,20 @@ impl Buffer {
         }
     }
 
-    /// Commits what is queued, writes the removals and stops the writer. Later appends are refused.
+    /// Commits what is queued, writes the removals and stops the threads. Later appends are refused.
     pub fn close(&self) {
+        self.shared.progress.stopping.store(true, Ordering::Relaxed);
         // The writer may be gone already; then there is nothing to stop.
         let _ = self.shared.commands.send(writer::Command::Stop);
-        let handle = self.shared.writer.lock().map(|mut guard| guard.take());
-        if let Ok(Some(handle)) = handle
-            && handle.join().is_err()
-        {
-            tracing::error!("the buffer's writer thread panicked");
+        let threads = match self.shared.threads.lock() {
+            Ok(mut threads) => std::mem::take(&mut *threads),
+            Err(_) => return,
+        };
+        // The writer ends last in the list; without it the other one has nothing more to do.
+        for thread in threads.into_iter().rev() {
+            if thread.join().is_err() {
+                tracing::error!("a thread of the buffer panicked");
+            }
         }
     }
 }
@@ -445,35 +613,15 @@ pub struct Append {
     pub bytes: Vec<u8>,
     /// Values written in the same group commit, atomically with the entry.
     pub side: Vec<Side>,
+    /// Shared by entries that must not overtake each other: set when one was refused, and then the rest is refused too.
+    pub line: Option<Arc<AtomicBool>>,
+    /// It may use the room that is kept back in a full buffer.
+    pub reserved: bool,
     /// Called with the outcome.
     pub done: Done,
 }
 
-fn side_key(name: &[u8]) -> Vec<u8> {
-    let mut key = Vec::with_capacity(1 + name.len());
-    key.push(b'c');
-    key.extend_from_slice(name);
-    key
-}
-
-fn read_u32(value: &[u8]) -> Option<u32> {
-    Some(u32::from_be_bytes(value.try_into().ok()?))
-}
-
-fn read_u64(value: &[u8]) -> Option<u64> {
-    Some(u64::from_be_bytes(value.try_into().ok()?))
-}
-
-/// sled writes its file `conf` once and never syncs it: with that file cut off nothing else can be opened any more. And
-/// a new file is only found again after a power cut when its folder is synced, and that folder's own.
-fn sync_new(dir: &Path) -> std::io::Result<()> {
-    File::open(dir.join("conf"))?.sync_all()?;
-    File::open(dir)?.sync_all()?;
-    match dir.parent().filter(|parent| !parent.as_os_str().is_empty()) {
-        Some(parent) => File::open(parent)?.sync_all(),
-        None => Ok(()),
-    }
-}
-
+#[cfg(test)]
+mod model;
 #[cfg(test)]
 mod tests;

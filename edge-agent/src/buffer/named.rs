@@ -8,7 +8,7 @@ use bytes::Buf;
 
 /// Begins every wrapper; the digit is the version of the form.
 pub(super) const MAGIC: [u8; 4] = *b"HKV1";
-const HEADER_BYTES: usize = 4 + 4 + 2 + 2 + 4;
+pub(super) const HEADER_BYTES: usize = 4 + 4 + 2 + 2 + 4;
 /// Longest name and value together; what is kept this way has some hundred bytes.
 pub(super) const MAX_BYTES: usize = 4 * 1024;
 
@@ -20,8 +20,13 @@ pub(super) struct Named<'a> {
     pub value: &'a [u8],
 }
 
+/// Whether a value is short enough for a wrapper.
+pub(super) fn fits(name: &[u8], value: &[u8]) -> bool {
+    HEADER_BYTES + name.len() + value.len() <= MAX_BYTES
+}
+
 pub(super) fn wrap(epoch: u32, name: &[u8], value: &[u8]) -> Vec<u8> {
-    debug_assert!(HEADER_BYTES + name.len() + value.len() <= MAX_BYTES);
+    debug_assert!(fits(name, value));
     let len = |bytes: &[u8]| u16::try_from(bytes.len()).expect("names and values are far below 64 KiB");
     let mut out = Vec::with_capacity(HEADER_BYTES + name.len() + value.len());
     out.extend_from_slice(&MAGIC);

@@ -1,9 +1,10 @@
-//! What can still be read of a buffer sled cannot open.
+//! What can still be read of a buffer that cannot be opened.
 //!
-//! The file is read from front to back and every group whose checksum holds is taken, wherever it stands. That may
-//! bring back entries that were removed long ago: they carry their old identity, so whoever gets them twice knows.
-//! Groups spread over several values (a payload of more than 32 KiB compressed) are not found. Nothing is written
-//! here, and memory stays at one window whatever the file's size.
+//! Every file of it is read from front to back, and every frame of the log, group of the older form and named value whose
+//! checksum holds is taken, wherever it stands. That may bring back entries that were removed long ago: they carry their
+//! old identity, so whoever gets them twice knows. Groups of the older form that are spread over several values (a payload
+//! of more than 32 KiB compressed) are not found. Nothing is written here, and memory stays at one window whatever the
+//! file's size.
 
 use std::{
     fs::File,
@@ -13,15 +14,17 @@ use std::{
 
 use super::{
     Entry,
-    group::{self, HEADER_BYTES, Header, PART_BYTES, unpack},
-    named,
+    frame::{self, MAX_FRAME_BYTES},
+    group::{self, unpack},
+    named, segment,
 };
 
 /// Read at a time.
 const WINDOW_BYTES: usize = 4 * 1024 * 1024;
 /// What begins this close to the end of a window may not be whole in it.
-const OVERLAP_BYTES: usize = HEADER_BYTES + PART_BYTES;
-const _: () = assert!(named::MAX_BYTES <= OVERLAP_BYTES);
+const OVERLAP_BYTES: usize = MAX_FRAME_BYTES;
+const _: () =
+    assert!(group::HEADER_BYTES + group::PART_BYTES <= OVERLAP_BYTES && named::MAX_BYTES <= OVERLAP_BYTES);
 
 /// What was found.
 #[derive(Debug, PartialEq, Eq)]
@@ -30,6 +33,8 @@ pub enum Found {
     Entries {
         /// The buffer it was written in.
         epoch: u32,
+        /// Everything before this sequence was removed when it was written; the older form does not say.
+        head: Option<u64>,
         /// Its entries with their old sequences.
         entries: Vec<Entry>,
     },
@@ -45,14 +50,35 @@ pub enum Found {
 }
 
 /// Calls `found` for everything whole in the buffer in `dir`; it answers false to stop. Errors are those of
-/// reading the file; a file that is not there has nothing.
+/// reading the files; a file that is not there has nothing.
 pub fn salvage(dir: &Path, mut found: impl FnMut(Found) -> bool) -> std::io::Result<()> {
-    let mut file = match File::open(dir.join("db")) {
-        Ok(file) => file,
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+    let log = dir.join("log");
+    let segments = match segment::list(&log) {
+        Ok(ids) => ids,
+        Err(error) if error.kind() == ErrorKind::NotFound => Vec::new(),
         Err(error) => return Err(error),
     };
-    let mut window = Vec::with_capacity(WINDOW_BYTES);
+    let sled = [dir.join("db"), dir.join("values").join("db")];
+    for file in sled
+        .into_iter()
+        .chain(segments.into_iter().map(|id| segment::path(&log, id)))
+    {
+        match File::open(&file) {
+            Ok(file) => {
+                if !one(file, &mut found)? {
+                    return Ok(());
+                }
+            }
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// Answers false when it was told to stop.
+fn one(mut file: File, found: &mut impl FnMut(Found) -> bool) -> std::io::Result<bool> {
+    let mut window = Vec::new();
     loop {
         let read = file
             .by_ref()
@@ -72,15 +98,15 @@ pub fn salvage(dir: &Path, mut found: impl FnMut(Found) -> bool) -> std::io::Res
                 break;
             }
             at = start + 1;
-            if let Some((what, len)) = found_at(&window[start..]) {
+            if let Some((all, len)) = found_at(&window[start..]) {
                 at = start + len;
-                if !found(what) {
-                    return Ok(());
+                if !all.into_iter().all(&mut *found) {
+                    return Ok(false);
                 }
             }
         }
         if last {
-            return Ok(());
+            return Ok(true);
         }
         window.drain(..at.max(end).min(window.len()));
     }
@@ -89,34 +115,65 @@ pub fn salvage(dir: &Path, mut found: impl FnMut(Found) -> bool) -> std::io::Res
 fn find_magic(bytes: &[u8]) -> Option<usize> {
     bytes
         .windows(4)
-        .position(|w| w == group::MAGIC || w == named::MAGIC)
+        .position(|w| w[0] == b'H' && (w == group::MAGIC || w == named::MAGIC || w == frame::MAGIC))
 }
 
-fn found_at(bytes: &[u8]) -> Option<(Found, usize)> {
+fn found_at(bytes: &[u8]) -> Option<(Vec<Found>, usize)> {
     if let Some((named, len)) = named::find(bytes) {
         let (name, value) = (named.name.to_vec(), named.value.to_vec());
         return Some((
-            Found::Value {
+            vec![Found::Value {
                 epoch: named.epoch,
                 name,
                 value,
-            },
+            }],
             len,
         ));
     }
-    let header = Header::decode(bytes).ok()?;
+    if let Some(frame) = frame::Header::decode(bytes).and_then(|header| frame::decode(header, bytes)) {
+        let (epoch, head, len) = (frame.header.epoch, frame.header.head, frame.header.len());
+        let values = frame.values.into_iter().filter(|value| value.put);
+        let values = values.filter_map(|v| {
+            Some(Found::Value {
+                epoch,
+                name: v.name,
+                value: v.value?,
+            })
+        });
+        let entries = Found::Entries {
+            epoch,
+            head: Some(head),
+            entries: frame.entries,
+        };
+        return Some((values.chain([entries]).collect(), len));
+    }
+    let header = group::Header::decode(bytes).ok()?;
     if header.parts != 1 {
         return None;
     }
-    let len = HEADER_BYTES + header.packed_len;
-    let entries = unpack(&header, bytes, bytes.get(HEADER_BYTES..len)?).ok()?;
+    let len = group::HEADER_BYTES + header.packed_len;
+    let entries = unpack(&header, bytes, bytes.get(group::HEADER_BYTES..len)?).ok()?;
     Some((
-        Found::Entries {
+        vec![Found::Entries {
             epoch: header.epoch,
+            head: None,
             entries,
-        },
+        }],
         len,
     ))
+}
+
+/// Looks at every place of `bytes` at which something may begin, as [`salvage`] does; for the fuzzer.
+#[cfg(any(test, feature = "fuzz"))]
+pub(super) fn look_at(bytes: &[u8]) {
+    let mut at = 0;
+    while let Some(next) = find_magic(&bytes[at..]) {
+        let start = at + next;
+        at = start + 1;
+        if let Some((_, len)) = found_at(&bytes[start..]) {
+            assert!(len <= bytes.len() - start, "more than there is");
+        }
+    }
 }
 
 #[cfg(test)]
@@ -124,14 +181,14 @@ mod tests {
     use std::{collections::BTreeMap, time::Duration};
 
     use super::*;
-    use crate::buffer::{Buffer, Limits};
+    use crate::buffer::{Buffer, Limits, WhenFull, tests::older_buffer};
 
     fn limits() -> Limits {
-        let commit_interval = Duration::from_millis(1);
         Limits {
             max_bytes: 1 << 30,
-            commit_interval,
+            commit_interval: Duration::from_millis(1),
             commit_bytes: 32 * 1024,
+            when_full: WhenFull::Reject,
         }
     }
 
@@ -148,12 +205,13 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn every_group_is_found_without_sled() {
+    async fn every_frame_is_found_without_opening_the_buffer() {
         let dir = tempfile::tempdir().unwrap();
         let buffer = Buffer::open(dir.path(), limits()).unwrap();
         let mut want = BTreeMap::new();
         for n in 1..=400_u64 {
-            let bytes: Vec<u8> = (0..20_000).map(|_| rand::random()).collect();
+            let size = if n % 50 == 0 { 250_000 } else { 20_000 };
+            let bytes: Vec<u8> = (0..size).map(|_| rand::random()).collect();
             want.insert(n, bytes.clone());
             buffer.append(bytes).await.unwrap();
         }
@@ -162,29 +220,30 @@ mod tests {
         assert_eq!(collect(dir.path()), want);
     }
 
+    #[test]
+    fn every_group_of_the_older_form_is_found() {
+        let dir = tempfile::tempdir().unwrap();
+        let want = older_buffer(dir.path(), 7, 1..=300);
+        assert_eq!(collect(dir.path()), want.into_iter().collect());
+    }
+
     #[tokio::test]
-    async fn damage_costs_the_groups_it_hits_and_no_others() {
+    async fn damage_costs_the_frames_it_hits_and_no_others() {
         let dir = tempfile::tempdir().unwrap();
         let buffer = Buffer::open(dir.path(), limits()).unwrap();
-        for n in 1..=50_u64 {
+        for n in 1..=200_u64 {
             buffer.append(format!("entry {n}").into_bytes()).await.unwrap();
         }
         buffer.close();
         drop(buffer);
-        let path = dir.path().join("db");
+        let path = segment::path(&dir.path().join("log"), 1);
         let mut bytes = std::fs::read(&path).unwrap();
-        let mut changed = 0;
-        for at in (0..bytes.len()).step_by(4_001) {
-            bytes[at] ^= 0xff;
-            changed += 1;
+        for frame in (0..200).step_by(7) {
+            bytes[frame * frame::PAGE_BYTES + 10] ^= 0xff;
         }
         std::fs::write(&path, &bytes).unwrap();
         let found = collect(dir.path());
-        assert!(
-            found.len() + changed >= 50,
-            "{} of 50 found after {changed} damaged bytes",
-            found.len()
-        );
+        assert_eq!(found.len(), 200 - (0..200).step_by(7).count());
         for (n, bytes) in found {
             assert_eq!(bytes, format!("entry {n}").into_bytes(), "nothing is invented");
         }

@@ -422,7 +422,7 @@ mod tests {
         );
         check(
             "tele/other/SENSOR",
-            r#"{"DS18B20":{"Temperature":-8.1}}"#,
+            r#"{"COUNTER":{"C1":5}}"#,
             nothing("no_measurement"),
         );
     }

@@ -12,6 +12,7 @@ mod json;
 mod saveeye;
 mod shelly;
 mod tasmota;
+mod tasmota_climate;
 mod thermiq;
 
 #[cfg(test)]
@@ -53,10 +54,12 @@ pub mod nothing {
     pub const EVENT: &str = "event";
     /// A frame with a method that did not exist when this was written.
     pub const UNKNOWN_METHOD: &str = "unknown_method";
+    /// An answer to a request, without a state.
+    pub const ANSWER: &str = "answer";
     /// No field that is recorded, or all of them null.
     pub const NO_MEASUREMENT: &str = "no_measurement";
     /// All of them.
-    pub const ALL: [&str; 3] = [EVENT, UNKNOWN_METHOD, NO_MEASUREMENT];
+    pub const ALL: [&str; 4] = [EVENT, UNKNOWN_METHOD, ANSWER, NO_MEASUREMENT];
 }
 
 /// Why a message cannot be decoded. As text it is the reason in the dead letter: stable first words, then
@@ -164,17 +167,20 @@ impl Route {
     pub fn defaults() -> Vec<Route> {
         [
             ("+/events/rpc", DecoderKind::Shelly),
+            // Their answers to the agent's own commands.
+            ("homelab/+/rpc", DecoderKind::Shelly),
             ("saveeye/telemetry", DecoderKind::Saveeye),
             ("thermiq_heatpump/data", DecoderKind::Thermiq),
             ("tele/+/STATE", DecoderKind::TasmotaState),
             ("tele/+/SENSOR", DecoderKind::TasmotaSensor),
             ("stat/+/POWER", DecoderKind::TasmotaPower),
         ]
-        .map(|(filter, decoder)| Route {
-            filter: filter.to_owned(),
-            decoder,
-        })
-        .into()
+        .map(|(filter, decoder)| (filter.to_owned(), decoder))
+        .into_iter()
+        // A strip says `POWER1`, `POWER2`, ... when it is switched; Tasmota stops at 32.
+        .chain((1..=tasmota::MAX_CHANNELS).map(|n| (format!("stat/+/POWER{n}"), DecoderKind::TasmotaPower)))
+        .map(|(filter, decoder)| Route { filter, decoder })
+        .collect()
     }
 }
 

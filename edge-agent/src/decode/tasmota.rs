@@ -1,7 +1,7 @@
 //! Tasmota plugs: `tele/<plug>/STATE`, `tele/<plug>/SENSOR` and `stat/<plug>/POWER`.
 //!
 //! The device id is the plug's topic level, which the payload cannot choose. Relay 1 is the plug itself,
-//! relay n is `:<n - 1>`. The module's own `Time` is ignored, and so are sensors other than the power meter.
+//! relay n is `:<n - 1>`. The module's own `Time` is ignored; thermometers beside the power meter are `tasmota_climate`'s.
 
 use std::collections::BTreeMap;
 
@@ -9,10 +9,10 @@ use serde_json::Value;
 use telemetry::{DeviceId, Plug, Reading};
 
 use super::json::{Object, parse_object, scaled};
-use super::{Decoded, DeviceReading, Undecodable, component_id, nothing};
+use super::{Decoded, DeviceReading, Undecodable, component_id, nothing, tasmota_climate};
 
 /// Relays and meter phases of one device: Tasmota itself stops at 32.
-const MAX_CHANNELS: u32 = 32;
+pub const MAX_CHANNELS: u32 = 32;
 
 /// `tele/<plug>/STATE`: whether it is on, with signal and running time.
 pub fn decode_state(device: &DeviceId, payload: &[u8]) -> Result<Decoded, Undecodable> {
@@ -38,16 +38,14 @@ pub fn decode_state(device: &DeviceId, payload: &[u8]) -> Result<Decoded, Undeco
     readings(device, plugs)
 }
 
-/// `tele/<plug>/SENSOR`: the power meter under `ENERGY`.
+/// `tele/<plug>/SENSOR`: the power meter under `ENERGY`, and thermometers beside it.
 pub fn decode_sensor(device: &DeviceId, payload: &[u8]) -> Result<Decoded, Undecodable> {
     let document = parse_object(payload)?;
     let sensor = Object::root(&document);
-    if sensor.lacks("ENERGY") {
-        return Ok(Decoded::Nothing(nothing::NO_MEASUREMENT));
-    }
     let energy = sensor.object("ENERGY")?;
     let power = Channels::read(&energy, "Power")?;
     let total = Channels::read(&energy, "Total")?;
+    let imported = Channels::read(&energy, "ImportActive")?;
     let voltage = Channels::read(&energy, "Voltage")?;
     let current = Channels::read(&energy, "Current")?;
     let count = [&power, &total, &voltage, &current]
@@ -55,11 +53,16 @@ pub fn decode_sensor(device: &DeviceId, payload: &[u8]) -> Result<Decoded, Undec
         .map(|field| field.count())
         .max()
         .unwrap_or(1);
+    // A meter of several phases has one `Total` for all, which is no phase's own, and may count each phase beside it.
+    let counter = match &total {
+        Channels::One(_) if count > 1 => &imported,
+        _ => &total,
+    };
     let mut plugs = Plugs::new();
     for channel in 0..count {
         let plug = Plug {
             power_w: power.own(channel, count),
-            energy_wh: total.own(channel, count).map(|kwh| scaled(kwh, 1e3)),
+            energy_wh: counter.own(channel, count).map(|kwh| scaled(kwh, 1e3)),
             voltage_v: voltage.shared(channel),
             current_a: current.own(channel, count),
             ..Plug::default()
@@ -68,7 +71,19 @@ pub fn decode_sensor(device: &DeviceId, payload: &[u8]) -> Result<Decoded, Undec
             plugs.insert(channel, plug);
         }
     }
-    readings(device, plugs)
+    let climate = tasmota_climate::sensors(device, &sensor)?;
+    if climate.is_empty() {
+        return readings(device, plugs);
+    }
+    let mut all = match readings(device, plugs)? {
+        Decoded::Readings(readings) => readings,
+        Decoded::Nothing(_) => Vec::new(),
+    };
+    all.extend(climate.into_iter().map(|(device_id, reading)| DeviceReading {
+        device_id,
+        reading: Reading::Temperature(reading),
+    }));
+    Ok(Decoded::Readings(all))
 }
 
 /// `stat/<plug>/POWER` and `POWER<n>`: `ON` or `OFF` as plain text.
@@ -273,7 +288,7 @@ mod tests {
         );
         check(
             SENSOR,
-            r#"{"Time":"x","AM2301":{"Temperature":21.3}}"#,
+            r#"{"Time":"x","COUNTER":{"C1":21}}"#,
             nothing("no_measurement"),
         );
         check(SENSOR, r#"{"ENERGY":null}"#, nothing("no_measurement"));
@@ -304,6 +319,23 @@ mod tests {
                     "plug",
                     "heater:1",
                     json!({"power_w":12.0,"energy_wh":2000.0,"voltage_v":231.0}),
+                ),
+            ]),
+        );
+        // Phases that are counted apart, as a three-phase meter for import and export does.
+        check(
+            SENSOR,
+            r#"{"ENERGY":{"Total":16647.947,"ExportActive":[1508.37,1929.488],"Power":[-172.594,-8.608],"ImportActive":[4392.588,2795.954]}}"#,
+            readings(&[
+                (
+                    "plug",
+                    "heater",
+                    json!({"power_w":-172.594,"energy_wh":4392588.0}),
+                ),
+                (
+                    "plug",
+                    "heater:1",
+                    json!({"power_w":-8.608,"energy_wh":2795954.0}),
                 ),
             ]),
         );

@@ -1,4 +1,8 @@
 //! The lane: entries in order, a window of them in flight, removed from the front as they are confirmed.
+//!
+//! Redpanda refuses a batch as a whole, be it for one record of it or for its size alone. After that the records in flight
+//! are sent again one by one, in order, up to the last of them: the one that is refused alone becomes a dead letter, the
+//! others are delivered. Batches that were refused with no such record in them were too large, and become smaller.
 
 use std::{
     collections::VecDeque,
@@ -11,19 +15,25 @@ use rdkafka::{
     error::{KafkaError, RDKafkaErrorCode},
     producer::{BaseRecord, Producer as _, PurgeConfig, ThreadedProducer},
 };
-use tokio::{sync::mpsc, time::sleep};
+use tokio::{
+    sync::{Notify, mpsc},
+    time::sleep,
+};
 use tokio_util::sync::CancellationToken;
 
 use super::{
     Progress, Settings,
     outputs::{Output, Translator},
-    producer::{self, Report, Reports, Ticket, refused_for_good},
+    producer::{self, BATCH_BYTES, Batches, Kind, RefusedBatch, Report, Reports, Ticket, refused_for_good},
+    window::Window,
 };
 use crate::{
     buffer::{Buffer, Entry, Sequence},
     clock::{Resolved, Segment, Stamp, Timeline},
+    losses::Reason,
     message::Message,
     presence::Presence,
+    watchdog::TURN,
 };
 
 type Producer = ThreadedProducer<Reports>;
@@ -39,24 +49,25 @@ const CLOCK_POLL: Duration = Duration::from_millis(500);
 /// What is in flight at a stop gets this long to be confirmed; the rest is sent again after the start.
 const STOP_LIMIT: Duration = Duration::from_secs(3);
 
+/// Batches never become smaller than this; the smallest limit a topic has in practice is larger.
+const LEAST_BATCH_BYTES: usize = 16 * 1024;
+
 /// How a round ended.
 pub enum RoundEnd {
     /// The agent stops.
     Stopped,
-    /// The producer must be made anew.
+    /// The producer must be made anew, after a pause.
     Failed(String),
+    /// It must be made anew, and nothing speaks against doing it at once.
+    Again,
 }
 
-/// A message sent and not confirmed.
-struct InFlight {
-    sequence: Sequence,
-    stamp: Stamp,
-    /// Records of it handed to the producer.
-    sent: usize,
-    /// Of these, not confirmed.
-    open: usize,
-    /// All of them were handed over.
-    complete: bool,
+/// A stretch of the buffer whose records are sent one by one.
+struct Suspects {
+    /// The first sequence behind it.
+    end: Sequence,
+    /// Why the batch was refused is known: not for its size, or a record of it was refused alone.
+    explained: bool,
 }
 
 /// What one entry became.
@@ -75,7 +86,10 @@ pub struct Lane {
     /// Where the next read begins.
     next: Sequence,
     read_ahead: VecDeque<Entry>,
-    in_flight: VecDeque<InFlight>,
+    in_flight: Window,
+    /// After a refused batch, until its records are past.
+    suspects: Option<Suspects>,
+    batch_bytes: usize,
     round: u64,
 }
 
@@ -83,7 +97,6 @@ impl Lane {
     /// A lane that begins at the oldest entry.
     pub fn new(
         settings: Settings,
-        decoders: Arc<crate::decode::Decoders>,
         buffer: Buffer,
         timeline: Arc<Mutex<Timeline>>,
         progress: Arc<Progress>,
@@ -92,15 +105,17 @@ impl Lane {
         let translator = Translator {
             agent: settings.agent.clone(),
             epoch: buffer.epoch(),
-            locations: settings.locations.clone(),
-            decoders,
+            rules: settings.rules.clone(),
             presence: Presence::default(),
             devices,
+            counted: std::sync::atomic::AtomicU64::new(0),
         };
         Self {
             next: buffer.head(),
             read_ahead: VecDeque::new(),
-            in_flight: VecDeque::new(),
+            in_flight: Window::default(),
+            suspects: None,
+            batch_bytes: BATCH_BYTES,
             round: 0,
             settings,
             translator,
@@ -117,19 +132,33 @@ impl Lane {
         self.read_ahead.clear();
         self.next = self.buffer.head();
         let (sender, mut reports) = mpsc::unbounded_channel();
-        let producer = producer::create(
+        let refused = Arc::new(Notify::new());
+        let batches = match self.suspects {
+            None => Batches::UpTo(self.batch_bytes),
+            Some(_) => Batches::OneByOne,
+        };
+        let producer = match producer::create(
             &self.settings.agent,
-            &self.settings.bootstrap,
+            &self.settings.kafka,
+            batches,
             self.progress.clone(),
             sender,
-        )?;
+            refused.clone(),
+        ) {
+            Ok(producer) => producer,
+            // A password or certificate that is being replaced: readings are kept meanwhile.
+            Err(error) => return Ok(RoundEnd::Failed(format!("{error:#}"))),
+        };
         let mut committed = self.buffer.committed();
+        let mut turn = tokio::time::interval(TURN);
         let end = loop {
+            self.settings.pulse.beat();
             let waiting = match self.fill(&producer).await? {
                 Fill::Idle => Duration::MAX,
                 Fill::QueueFull => QUEUE_FULL_PAUSE,
                 Fill::NoTimeYet => CLOCK_POLL,
-                Fill::Failed(why) => break RoundEnd::Failed(why),
+                Fill::Failed(why) => break self.failed(why, &producer),
+                Fill::PastSuspects => break self.past_suspects(),
             };
             tokio::select! {
                 biased;
@@ -139,9 +168,15 @@ impl Lane {
                     while let Ok(report) = reports.try_recv() {
                         failed = failed.or(self.take(report, &producer));
                     }
+                    self.release();
                     if let Some(why) = failed {
-                        break RoundEnd::Failed(why);
+                        break self.failed(why, &producer);
                     }
+                }
+                _ = turn.tick() => {}
+                () = refused.notified() => {
+                    let error = self.progress.last_error().unwrap_or_default();
+                    break RoundEnd::Failed(format!("Redpanda refuses the agent: {error}"));
                 }
                 changed = committed.changed() => {
                     changed.context("the buffer's writer ended")?;
@@ -165,7 +200,10 @@ impl Lane {
             tokio::select! {
                 () = &mut deadline => break,
                 report = reports.recv() => match report {
-                    Some(report) if report.error.is_none() => self.confirm(&report.ticket),
+                    Some(Report { ticket, error: None }) if ticket.round == self.round => {
+                        self.in_flight.confirm(ticket.sequence);
+                        self.release();
+                    }
                     _ => break,
                 }
             }
@@ -173,15 +211,60 @@ impl Lane {
         RoundEnd::Stopped
     }
 
+    /// A round that cannot go on: because of a batch that was refused, or for another reason.
+    fn failed(&mut self, why: String, producer: &Producer) -> RoundEnd {
+        let (None, Some(refused), Some(end)) = (
+            &self.suspects,
+            producer::ended_by_a_batch(producer),
+            self.in_flight.end(),
+        ) else {
+            return RoundEnd::Failed(why);
+        };
+        self.progress.refused_batches.fetch_add(1, Ordering::Relaxed);
+        tracing::warn!(%why, "Redpanda refused a batch; what was on its way is sent again one by one");
+        self.suspects = Some(Suspects {
+            end,
+            explained: refused != RefusedBatch::TooLarge,
+        });
+        RoundEnd::Again
+    }
+
+    /// Everything that was on its way when a batch was refused is where it belongs.
+    fn past_suspects(&mut self) -> RoundEnd {
+        if let Some(Suspects { explained: false, .. }) = self.suspects.take() {
+            self.batch_bytes = (self.batch_bytes / 2).max(LEAST_BATCH_BYTES);
+            tracing::info!(
+                batch_bytes = self.batch_bytes,
+                "no record of the refused batch was refused alone, so batches become smaller"
+            );
+        }
+        RoundEnd::Again
+    }
+
     /// Produces what the buffer has, as far as the window allows.
     async fn fill(&mut self, producer: &Producer) -> anyhow::Result<Fill> {
         while self.in_flight.len() < IN_FLIGHT {
             if self.read_ahead.is_empty() && !self.read_more()? {
-                return Ok(Fill::Idle);
+                return Ok(match self.suspects {
+                    // An entry that was among them may have become unreadable.
+                    Some(Suspects { end, .. }) if self.next >= end && self.in_flight.is_empty() => {
+                        Fill::PastSuspects
+                    }
+                    _ => Fill::Idle,
+                });
             }
             let Some(entry) = self.read_ahead.front().cloned() else {
                 return Ok(Fill::Idle);
             };
+            if let Some(Suspects { end, .. }) = self.suspects
+                && entry.sequence >= end
+            {
+                return Ok(if self.in_flight.is_empty() {
+                    Fill::PastSuspects
+                } else {
+                    Fill::Idle
+                });
+            }
             let Some(outputs) = self.outputs(&entry).await? else {
                 return Ok(Fill::NoTimeYet);
             };
@@ -198,15 +281,26 @@ impl Lane {
 
     /// Reads more entries; false when there are none.
     fn read_more(&mut self) -> anyhow::Result<bool> {
+        // What a full buffer has dropped meanwhile is not looked for.
+        self.next = self.next.max(self.buffer.head());
         let batch = self
             .buffer
             .read(self.next, READ_BYTES)
             .context("reading the buffer")?;
         for corrupt in &batch.corrupt {
             tracing::error!(%corrupt, "entries of the buffer cannot be read and are skipped");
-            self.progress
-                .unreadable
-                .fetch_add(corrupt.count.max(1), Ordering::Relaxed);
+            let count = corrupt.count.max(1);
+            self.progress.unreadable.fetch_add(count, Ordering::Relaxed);
+            // About when that was is told by what can be read around it.
+            let after = batch
+                .entries
+                .iter()
+                .find(|entry| entry.sequence.0 > corrupt.first);
+            let near = after.or(batch.entries.last()).map(|entry| entry.bytes.clone());
+            let stamp = near
+                .and_then(|bytes| Message::decode(bytes).ok())
+                .map(|message| message.stamp);
+            self.progress.losses.many(Reason::Damaged, count, stamp, stamp);
         }
         if let Some(next) = batch.next {
             self.next = next;
@@ -227,6 +321,7 @@ impl Lane {
             Err(error) => {
                 tracing::error!(sequence = entry.sequence.0, %error, "an entry of the buffer is no message and is skipped");
                 self.progress.unreadable.fetch_add(1, Ordering::Relaxed);
+                self.progress.losses.many(Reason::Damaged, 1, None, None);
                 let stamp = Stamp {
                     segment: crate::clock::SegmentId(0),
                     monotonic_us: 0,
@@ -238,8 +333,12 @@ impl Lane {
                 }));
             }
         };
-        let Some(resolved) = self.resolve(message.stamp).await? else {
-            return Ok(None);
+        let resolved = match message.settled() {
+            Some(settled) => settled,
+            None => match self.resolve(message.stamp).await? {
+                Some(resolved) => resolved,
+                None => return Ok(None),
+            },
         };
         let records = self.translator.outputs(entry.sequence, &message, resolved);
         if records.is_empty() {
@@ -295,150 +394,141 @@ impl Lane {
         sequence: Sequence,
         outputs: &Outputs,
     ) -> Result<(), ProduceError> {
-        // An entry that was taken in part before the queue was full is finished, not begun again.
-        let begun = self
-            .in_flight
-            .back()
-            .filter(|last| last.sequence == sequence)
-            .map(|last| last.sent);
-        if begun.is_none() {
-            if self.in_flight.is_empty() {
-                self.progress.note_oldest(Some(outputs.stamp));
-            }
-            let entry = InFlight {
-                sequence,
-                stamp: outputs.stamp,
-                sent: 0,
-                open: 0,
-                complete: false,
-            };
-            self.in_flight.push_back(entry);
+        if self.in_flight.is_empty() {
+            self.progress.note_oldest(Some(outputs.stamp));
         }
-        for output in &outputs.records[begun.unwrap_or(0)..] {
-            let is_dead_letter = output.is_dead_letter();
+        let begun = self.in_flight.begin(sequence, outputs.stamp);
+        for (part, output) in outputs.records.iter().enumerate().skip(begun) {
+            let kind = if output.is_dead_letter() {
+                Kind::Letter
+            } else {
+                Kind::Record
+            };
             let ticket = Ticket {
                 round: self.round,
                 sequence,
-                is_dead_letter,
+                part,
+                kind,
             };
-            let record = BaseRecord::with_opaque_to(output.topic, Box::new(ticket))
-                .key(output.key.as_str())
-                .payload(output.value.as_slice());
-            match producer.send(record) {
-                Ok(()) => {
-                    self.last_in_flight().open += 1;
-                    let counter = if is_dead_letter {
-                        &self.progress.dead_letters
-                    } else {
-                        &self.progress.records
-                    };
-                    counter.fetch_add(1, Ordering::Relaxed);
+            match self.send(producer, ticket, output) {
+                Ok(()) => self.in_flight.sent(),
+                // Larger than the producer itself takes, so no batch is to blame.
+                Err(SendError::Refused(ticket, error)) => {
+                    self.in_flight.sent();
+                    self.bury(producer, ticket, &error)
+                        .map_err(ProduceError::Failed)?;
                 }
-                Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), _)) => {
-                    return Err(ProduceError::QueueFull);
-                }
-                Err((error, _)) if refused_for_good(&error) && !is_dead_letter => {
-                    self.bury(producer, sequence, &output.key, &output.value, &error);
-                }
-                Err((error, _)) => return Err(ProduceError::Failed(error.to_string())),
+                Err(SendError::Produce(error)) => return Err(error),
             }
-            self.last_in_flight().sent += 1;
         }
-        self.last_in_flight().complete = true;
+        self.in_flight.complete();
         self.release();
         Ok(())
     }
 
-    fn last_in_flight(&mut self) -> &mut InFlight {
-        self.in_flight
-            .back_mut()
-            .expect("the entry being produced is the last in flight")
-    }
-
-    /// Takes a delivery report; an answer is a reason to start again.
-    fn take(&mut self, report: Report, producer: &Producer) -> Option<String> {
-        let Report { ticket, error, value } = report;
-        if ticket.round != self.round {
-            return None;
-        }
-        match error {
-            None => {
-                if self.progress.unreachable.swap(false, Ordering::Relaxed) {
-                    tracing::info!("Redpanda is reached again");
-                }
-                self.confirm(&ticket);
-                None
-            }
-            Some(error) if refused_for_good(&error) => {
-                if ticket.is_dead_letter {
-                    tracing::error!(sequence = ticket.sequence.0, %error, "a dead letter was refused and is given up");
-                } else {
-                    self.bury(producer, ticket.sequence, "", &value, &error);
-                }
-                self.confirm(&ticket);
-                None
-            }
-            Some(error) => Some(error.to_string()),
-        }
-    }
-
-    /// Puts a record Redpanda will never take into the dead letters. It counts for its entry like a record.
-    fn bury(&mut self, producer: &Producer, sequence: Sequence, key: &str, value: &[u8], error: &KafkaError) {
-        let output = self.translator.refused(sequence, key, value, error);
-        let ticket = Ticket {
-            round: self.round,
-            sequence,
-            is_dead_letter: true,
+    fn send(&self, producer: &Producer, ticket: Ticket, output: &Output) -> Result<(), SendError> {
+        let counter = match ticket.kind {
+            Kind::Record => &self.progress.records,
+            Kind::Letter | Kind::CutLetter => &self.progress.dead_letters,
         };
         let record = BaseRecord::with_opaque_to(output.topic, Box::new(ticket))
             .key(output.key.as_str())
             .payload(output.value.as_slice());
         match producer.send(record) {
             Ok(()) => {
-                self.progress.dead_letters.fetch_add(1, Ordering::Relaxed);
-                if let Some(entry) = self.in_flight.iter_mut().find(|e| e.sequence == sequence) {
-                    entry.open += 1;
-                }
+                counter.fetch_add(1, Ordering::Relaxed);
+                Ok(())
             }
-            Err((error, _)) => {
-                tracing::error!(sequence = sequence.0, %error, "a dead letter could not be sent")
+            Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), _)) => {
+                Err(SendError::Produce(ProduceError::QueueFull))
+            }
+            Err((error, record)) if refused_for_good(&error) => {
+                Err(SendError::Refused(*record.delivery_opaque, error))
+            }
+            Err((error, _)) => Err(SendError::Produce(ProduceError::Failed(format!(
+                "{}: {error}",
+                output.topic
+            )))),
+        }
+    }
+
+    /// Takes a delivery report; an answer is a reason to start again.
+    fn take(&mut self, report: Report, producer: &Producer) -> Option<String> {
+        let Report { ticket, error } = report;
+        if ticket.round != self.round {
+            return None;
+        }
+        let Some((error, topic)) = error else {
+            if self.progress.unreachable.swap(false, Ordering::Relaxed) {
+                tracing::info!("Redpanda is reached again");
+            }
+            self.in_flight.confirm(ticket.sequence);
+            return None;
+        };
+        let why = format!("{topic}: {error}");
+        if !refused_for_good(&error) || self.suspects.is_none() {
+            return Some(why);
+        }
+        // Alone in its batch. Until its dead letter is delivered the message stays in the buffer.
+        self.bury(producer, ticket, &error).err()
+    }
+
+    /// Puts a message into the dead letters, one of whose records Redpanda will never take: whole, else the beginning of
+    /// it. It takes the record's place; when that is refused as well, the message is given up and told as lost.
+    fn bury(&mut self, producer: &Producer, mut ticket: Ticket, error: &KafkaError) -> Result<(), String> {
+        if let Some(suspects) = &mut self.suspects {
+            suspects.explained = true;
+        }
+        loop {
+            ticket.kind = match ticket.kind {
+                Kind::Record => Kind::Letter,
+                Kind::Letter => Kind::CutLetter,
+                Kind::CutLetter => {
+                    let stamp = self.in_flight.stamp(ticket.sequence);
+                    tracing::error!(sequence = ticket.sequence.0, %error, "a dead letter was refused; its message is given up");
+                    self.progress.losses.many(Reason::Refused, 1, stamp, stamp);
+                    self.in_flight.confirm(ticket.sequence);
+                    return Ok(());
+                }
+            };
+            let letter = self.letter(&ticket, error)?;
+            match self.send(producer, ticket, &letter) {
+                Ok(()) => return Ok(()),
+                Err(SendError::Refused(back, _)) => ticket = back,
+                Err(SendError::Produce(ProduceError::Failed(why))) => return Err(why),
+                Err(SendError::Produce(ProduceError::QueueFull)) => {
+                    return Err(format!("{error}, and there is no room for the dead letter"));
+                }
             }
         }
     }
 
-    fn confirm(&mut self, ticket: &Ticket) {
-        let Some(front) = self.in_flight.front() else {
-            return;
-        };
-        // Sequences in flight have no gaps but for unreadable entries, so the place is near the difference.
-        let guess = usize::try_from(ticket.sequence.0.saturating_sub(front.sequence.0)).unwrap_or(0);
-        let start = guess.min(self.in_flight.len() - 1);
-        let place = (0..=start)
-            .rev()
-            .find(|&n| self.in_flight[n].sequence <= ticket.sequence);
-        if let Some(entry) = place.map(|n| &mut self.in_flight[n])
-            && entry.sequence == ticket.sequence
-        {
-            entry.open = entry.open.saturating_sub(1);
-        }
-        self.release();
+    /// The dead letter of a record that was refused, made from the message itself.
+    fn letter(&self, ticket: &Ticket, error: &KafkaError) -> Result<Output, String> {
+        let sequence = ticket.sequence;
+        let batch = self.buffer.read(sequence, 1).map_err(|error| error.to_string())?;
+        let entry = batch.entries.into_iter().find(|entry| entry.sequence == sequence);
+        let message = entry.and_then(|entry| Message::decode(entry.bytes).ok());
+        let message = message.ok_or_else(|| "a message that was sent cannot be read any more".to_owned())?;
+        let timeline = self
+            .timeline
+            .lock()
+            .map_err(|_| "the timeline is damaged by a panic".to_owned())?;
+        let resolved = message.settled().or_else(|| timeline.resolve(message.stamp));
+        let resolved = resolved.ok_or_else(|| "the time of a message that was sent is gone".to_owned())?;
+        let cut = ticket.kind == Kind::CutLetter;
+        Ok(self
+            .translator
+            .refused(sequence, ticket.part, message, resolved, cut, error))
     }
 
     /// Removes the entries at the front that are confirmed.
     fn release(&mut self) {
-        let mut end = None;
-        while let Some(front) = self.in_flight.front()
-            && front.complete
-            && front.open == 0
-        {
-            end = Some(front.sequence.next());
-            self.in_flight.pop_front();
-            self.progress.delivered.fetch_add(1, Ordering::Relaxed);
-        }
-        if let Some(end) = end {
+        if let Some((end, count)) = self.in_flight.release() {
+            self.progress.delivered.fetch_add(count, Ordering::Relaxed);
+            self.progress.note_blocked(None);
             self.buffer.remove_before(end);
-            self.progress
-                .note_oldest(self.in_flight.front().map(|front| front.stamp));
+            self.progress.note_oldest(self.in_flight.oldest());
         }
     }
 }
@@ -448,9 +538,19 @@ enum Fill {
     QueueFull,
     NoTimeYet,
     Failed(String),
+    PastSuspects,
 }
 
 enum ProduceError {
     QueueFull,
     Failed(String),
 }
+
+enum SendError {
+    /// The record is not one the producer takes; its ticket comes back.
+    Refused(Ticket, KafkaError),
+    Produce(ProduceError),
+}
+
+#[cfg(test)]
+mod tests;

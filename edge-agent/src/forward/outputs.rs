@@ -2,23 +2,28 @@
 //!
 //! Pure: the same message with the same time always gives the same bytes, so that what is sent twice is equal.
 
-use std::{collections::HashMap, sync::Arc};
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use chrono::{DateTime, Utc};
+use sha2::{Digest as _, Sha256};
 use telemetry::{DeadLetter, DeviceId, Event, EventBody, Origin, Record, Stage, topic};
 
 use crate::{
     buffer::Sequence,
     clock::Resolved,
-    decode::{Decoded, Decoders, DeviceReading},
+    decode::{Decoded, DeviceReading},
     devices::Devices,
     message::{AgentEvent, Body, Identity, Message},
     presence::Presence,
+    rules::Rules,
 };
 
-/// A dead letter of a record the broker finds too large must be smaller than that record.
-const REFUSED_KEEP_BYTES: usize = 64 * 1024;
+/// What is kept of a payload whose whole dead letter is refused: as much as of one that is too large from the beginning.
+const CUT_BYTES: usize = 4 * 1024;
 
 /// A record for Redpanda.
 pub struct Output {
@@ -43,17 +48,32 @@ pub struct Translator {
     pub agent: String,
     /// Epoch of the buffer.
     pub epoch: u32,
-    /// Where a device is.
-    pub locations: HashMap<String, String>,
-    /// How payloads are decoded.
-    pub decoders: Arc<Decoders>,
+    /// How payloads are decoded, and where devices are.
+    pub rules: Arc<Rules>,
     /// How devices say that they come and go.
     pub presence: Presence,
     /// Who was heard.
     pub devices: Arc<Devices>,
+    /// Messages before this sequence were counted: what is sent again after a failure is not counted again.
+    pub counted: AtomicU64,
 }
 
 impl Translator {
+    /// The dead letter of a message of a device, which is counted the first time it goes out.
+    fn undecoded(
+        &self,
+        id: String,
+        sequence: Sequence,
+        message: &Message,
+        resolved: Resolved,
+        reason: String,
+    ) -> Vec<Output> {
+        if self.counted.fetch_max(sequence.0 + 1, Ordering::Relaxed) <= sequence.0 {
+            self.devices.not_decoded(&message.topic, &reason, resolved.time);
+        }
+        vec![self.dead_letter(id, message, resolved, reason)]
+    }
+
     fn id(&self, identity: Identity) -> String {
         format!("{}/{:08x}/{}", self.agent, identity.epoch, identity.sequence)
     }
@@ -66,27 +86,26 @@ impl Translator {
         };
         let id = self.id(message.identity.unwrap_or(here));
         let payload = match &message.body {
-            Body::Payload(payload) => payload,
+            Body::Payload(payload) | Body::Again { payload, .. } => payload,
             Body::Truncated { .. } => {
-                return vec![self.dead_letter(id, message, resolved.time, "payload too large".into())];
+                return self.undecoded(id, sequence, message, resolved, "payload too large".into());
             }
             Body::Event(json) => {
                 return match serde_json::from_slice(json) {
                     Ok(AgentEvent { device_id, body }) => {
                         vec![self.event(id, device_id, resolved.time, body)]
                     }
-                    Err(error) => vec![self.dead_letter(
-                        id,
-                        message,
-                        resolved.time,
-                        format!("unreadable event: {error}"),
-                    )],
+                    Err(error) => {
+                        vec![self.dead_letter(id, message, resolved, format!("unreadable event: {error}"))]
+                    }
                 };
             }
         };
         if self.presence.covers(&message.topic) {
             return match self.presence.read(&message.topic, payload) {
                 Some((device, online)) => {
+                    self.devices
+                        .came_or_went(&device, &message.topic, online, resolved.time);
                     vec![self.event(
                         id,
                         Some(device),
@@ -97,10 +116,11 @@ impl Translator {
                 None => Vec::new(),
             };
         }
-        let readings = match self.decoders.decode(&message.topic, payload) {
+        let rules = self.rules.current();
+        let readings = match rules.decoders.decode(&message.topic, payload) {
             Ok(Decoded::Readings(readings)) => readings,
             Ok(Decoded::Nothing(_)) => return Vec::new(),
-            Err(error) => return vec![self.dead_letter(id, message, resolved.time, error.to_string())],
+            Err(error) => return self.undecoded(id, sequence, message, resolved, error.to_string()),
         };
         let several = readings.len() > 1;
         for reading in &readings {
@@ -111,7 +131,7 @@ impl Translator {
             let record = Record {
                 id: if several { format!("{id}/{n}") } else { id.clone() },
                 agent: self.agent.clone(),
-                location: self.locations.get(reading.device_id.as_str()).cloned(),
+                location: rules.locations.get(reading.device_id.as_str()).cloned(),
                 device_id: reading.device_id,
                 time: resolved.time,
                 clock: resolved.clock,
@@ -146,9 +166,11 @@ impl Translator {
         }
     }
 
-    fn dead_letter(&self, id: String, message: &Message, time: DateTime<Utc>, reason: String) -> Output {
+    fn dead_letter(&self, id: String, message: &Message, resolved: Resolved, reason: String) -> Output {
         let (payload, truncated, payload_bytes, payload_sha256) = match &message.body {
-            Body::Payload(payload) | Body::Event(payload) => (payload, false, None, None),
+            Body::Payload(payload) | Body::Event(payload) | Body::Again { payload, .. } => {
+                (payload, false, None, None)
+            }
             Body::Truncated { head, length, sha256 } => (head, true, Some(*length), Some(hex(sha256))),
         };
         let letter = DeadLetter {
@@ -158,7 +180,8 @@ impl Translator {
                 agent: self.agent.clone(),
                 id,
                 mqtt_topic: message.topic.clone(),
-                time,
+                time: resolved.time,
+                clock: Some(resolved.clock),
             },
             payload_base64: BASE64_STANDARD.encode(payload),
             truncated,
@@ -173,37 +196,46 @@ impl Translator {
         }
     }
 
-    /// The dead letter of a record the broker will never take.
+    /// The dead letter of a message, record `part` of which the broker will never take; `cut` keeps only the beginning of
+    /// its payload.
     pub fn refused(
         &self,
         sequence: Sequence,
-        key: &str,
-        value: &[u8],
+        part: usize,
+        mut message: Message,
+        resolved: Resolved,
+        cut: bool,
         error: &dyn std::fmt::Display,
     ) -> Output {
-        let letter = DeadLetter {
-            reason: format!("refused by the broker: {error}"),
-            stage: Stage::Decode,
-            origin: Origin::Mqtt {
-                agent: self.agent.clone(),
-                id: self.id(Identity {
-                    epoch: self.epoch,
-                    sequence: sequence.0,
-                }),
-                mqtt_topic: String::new(),
-                time: Utc::now(),
-            },
-            payload_base64: BASE64_STANDARD.encode(&value[..value.len().min(REFUSED_KEEP_BYTES)]),
-            truncated: value.len() > REFUSED_KEEP_BYTES,
-            payload_bytes: Some(value.len() as u64),
-            payload_sha256: None,
+        let here = Identity {
+            epoch: self.epoch,
+            sequence: sequence.0,
         };
-        let value = serde_json::to_vec(&letter).expect("a dead letter has only text, numbers and flags");
-        Output {
-            topic: topic::DEAD_LETTER,
-            key: key.to_owned(),
-            value,
+        let mut id = self.id(message.identity.unwrap_or(here));
+        if part > 0 {
+            id = format!("{id}/{part}");
         }
+        let mut reason = format!("refused by the broker: {error}");
+        // What was a dead letter before is one for its own reason first.
+        let was = self.outputs(sequence, &message, resolved).into_iter().nth(part);
+        if let Some(was) = was.filter(Output::is_dead_letter)
+            && let Ok(letter) = serde_json::from_slice::<DeadLetter>(&was.value)
+        {
+            reason = format!("{}; {reason}", letter.reason);
+        }
+        if cut {
+            message.body = match message.body {
+                Body::Payload(payload) | Body::Event(payload) | Body::Again { payload, .. } => {
+                    Body::Truncated {
+                        head: payload.slice(..payload.len().min(CUT_BYTES)),
+                        length: payload.len() as u64,
+                        sha256: Sha256::digest(&payload).into(),
+                    }
+                }
+                truncated @ Body::Truncated { .. } => truncated,
+            };
+        }
+        self.dead_letter(id, &message, resolved, reason)
     }
 }
 
@@ -222,34 +254,46 @@ mod tests {
     use super::*;
     use crate::{
         clock::{SegmentId, Stamp},
-        decode::Route,
+        decode::{Decoders, Route},
     };
 
-    fn translate(topic: &str, body: Body) -> Vec<Output> {
-        let translator = Translator {
+    fn translator() -> Translator {
+        Translator {
             agent: "p0".into(),
             epoch: 0x9c41_f02b,
-            locations: HashMap::from([("shellyhtg3-e4b32322a0f4".to_owned(), "bedroom".to_owned())]),
-            decoders: Arc::new(Decoders::new(&Route::defaults(), &[]).unwrap()),
+            rules: Arc::new(Rules::new(
+                Decoders::new(&Route::defaults(), &[]).unwrap(),
+                [("shellyhtg3-e4b32322a0f4".to_owned(), "bedroom".to_owned())].into(),
+            )),
             presence: Presence::default(),
             devices: Arc::default(),
-        };
+            counted: AtomicU64::new(0),
+        }
+    }
+
+    fn message(topic: &str, body: Body) -> Message {
         let stamp = Stamp {
             segment: SegmentId(1),
             monotonic_us: 1,
             synced: true,
         };
-        let message = Message {
+        Message {
             identity: None,
             stamp,
             topic: topic.into(),
             body,
-        };
-        let resolved = Resolved {
+        }
+    }
+
+    fn resolved() -> Resolved {
+        Resolved {
             time: "2026-01-01T08:00:12.610123Z".parse().unwrap(),
             clock: telemetry::Clock::Synced,
-        };
-        translator.outputs(Sequence(12345), &message, resolved)
+        }
+    }
+
+    fn translate(topic: &str, body: Body) -> Vec<Output> {
+        translator().outputs(Sequence(12345), &message(topic, body), resolved())
     }
 
     fn payload(text: &str) -> Body {
@@ -314,6 +358,39 @@ mod tests {
             sha256: [7; 32],
         };
         check("x/events/rpc", truncated, "payload too large", b"head", true);
+    }
+
+    #[test]
+    fn a_refused_record_becomes_its_whole_message_and_then_the_beginning_of_it() {
+        let check = |text: &str, cut: bool, reason: &str, kept: &[u8]| {
+            let message = message("x/events/rpc", payload(text));
+            let output = translator().refused(Sequence(12345), 0, message, resolved(), cut, &"too large");
+            let letter: DeadLetter = serde_json::from_slice(&output.value).unwrap();
+            assert_eq!(output.topic, topic::DEAD_LETTER);
+            assert!(letter.reason.starts_with(reason), "{}", letter.reason);
+            assert!(
+                letter.reason.ends_with("refused by the broker: too large"),
+                "{}",
+                letter.reason
+            );
+            assert_eq!(BASE64_STANDARD.decode(&letter.payload_base64).unwrap(), kept);
+            assert_eq!(letter.truncated, cut);
+            assert_eq!(letter.payload_bytes, cut.then_some(text.len() as u64));
+            let Origin::Mqtt { id, mqtt_topic, .. } = letter.origin else {
+                panic!("{:?}", letter.origin)
+            };
+            assert_eq!(
+                (id.as_str(), mqtt_topic.as_str()),
+                ("p0/9c41f02b/12345", "x/events/rpc")
+            );
+        };
+        let frame =
+            r#"{"src":"s","method":"NotifyStatus","params":{"ts":1.5,"temperature:0":{"id":0,"tC":21.3}}}"#;
+        check(frame, false, "refused", frame.as_bytes());
+        check(frame, true, "refused", frame.as_bytes());
+        let garbage = "g".repeat(10_000);
+        check(&garbage, false, "not json", garbage.as_bytes());
+        check(&garbage, true, "not json", &garbage.as_bytes()[..CUT_BYTES]);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use edge_agent::{
-    broker::{Access, Anonymous, Broker, Captured, Limits, Settings, Stats},
+    broker::{Access, AddressLimits, Anonymous, Broker, Captured, Door as Spoken, Limits, Settings, Stats},
     clock::{Clock, SegmentId},
     config::Config,
 };
@@ -16,12 +16,16 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 /// Whatever a test waits for comes within this, or the test fails.
-pub const DEADLINE: Duration = Duration::from_secs(20);
+pub const DEADLINE: Duration = Duration::from_secs(60);
 
 /// A whole agent, in this process, with a Kafka that cannot be reached.
 pub struct Agent {
     pub mqtt: SocketAddr,
+    pub tls: Option<SocketAddr>,
+    pub websocket: Option<SocketAddr>,
     pub admin: SocketAddr,
+    /// Reads users and keys again.
+    pub reload: Arc<tokio::sync::Notify>,
     stop: CancellationToken,
     running: Option<JoinHandle<anyhow::Result<()>>>,
     _data: tempfile::TempDir,
@@ -48,11 +52,15 @@ impl Agent {
             agent.mqtt_address().expect("bound"),
             agent.admin_address().expect("bound"),
         );
+        let (tls, websocket, reload) = (agent.tls_address(), agent.websocket_address(), agent.reload());
         let stop = CancellationToken::new();
         let running = tokio::spawn(agent.run(stop.clone()));
         Self {
             mqtt,
+            tls,
+            websocket,
             admin,
+            reload,
             stop,
             running: Some(running),
             _data: data,
@@ -61,33 +69,12 @@ impl Agent {
 
     /// What `/status` says.
     pub async fn status(&self) -> serde_json::Value {
-        let mut stream = TcpStream::connect(self.admin)
-            .await
-            .expect("the admin port listens");
-        stream
-            .write_all(b"GET /status HTTP/1.0\r\nHost: localhost\r\n\r\n")
-            .await
-            .expect("the request is written");
-        let mut answer = String::new();
-        stream
-            .read_to_string(&mut answer)
-            .await
-            .expect("the answer is read");
-        let (_, body) = answer.split_once("\r\n\r\n").expect("a body");
-        serde_json::from_str(body).expect("JSON")
+        status(self.admin).await
     }
 
     /// Waits until `/status` satisfies `wanted`.
     pub async fn until(&self, what: &str, wanted: impl Fn(&serde_json::Value) -> bool) -> serde_json::Value {
-        let until = tokio::time::Instant::now() + DEADLINE;
-        loop {
-            let status = self.status().await;
-            if wanted(&status) {
-                return status;
-            }
-            assert!(tokio::time::Instant::now() < until, "{what}: {status:#}");
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
+        status_until(self.admin, what, wanted).await
     }
 
     /// The agent has run until now without a failure, and ends when it is told to.
@@ -106,6 +93,38 @@ impl Agent {
 impl Drop for Agent {
     fn drop(&mut self) {
         self.stop.cancel();
+    }
+}
+
+async fn status(admin: SocketAddr) -> serde_json::Value {
+    let mut stream = TcpStream::connect(admin).await.expect("the admin port listens");
+    stream
+        .write_all(b"GET /status HTTP/1.0\r\nHost: localhost\r\n\r\n")
+        .await
+        .expect("the request is written");
+    let mut answer = String::new();
+    stream
+        .read_to_string(&mut answer)
+        .await
+        .expect("the answer is read");
+    let (_, body) = answer.split_once("\r\n\r\n").expect("a body");
+    serde_json::from_str(body).expect("JSON")
+}
+
+/// Waits until `/status` satisfies `wanted`.
+pub async fn status_until(
+    admin: SocketAddr,
+    what: &str,
+    wanted: impl Fn(&serde_json::Value) -> bool,
+) -> serde_json::Value {
+    let until = tokio::time::Instant::now() + DEADLINE;
+    loop {
+        let status = status(admin).await;
+        if wanted(&status) {
+            return status;
+        }
+        assert!(tokio::time::Instant::now() < until, "{what}: {status:#}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
 
@@ -128,12 +147,19 @@ impl Door {
             access: Access::new(Anonymous::Loopback),
             captures: Box::new(|topic| topic.starts_with("captured/")),
             max_connections,
+            address_limits: AddressLimits::default(),
+            store: None,
+            alive: Box::new(|| {}),
         };
         let (broker, captured) = Broker::with_limits(settings, limits, Arc::new(Clock::new(SegmentId(1))));
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let mqtt = listener.local_addr().expect("bound");
         let stop = CancellationToken::new();
-        tokio::spawn(broker.clone().serve(listener, stop.clone()));
+        tokio::spawn(
+            broker
+                .clone()
+                .serve(vec![(listener, Spoken::Plain)], stop.clone()),
+        );
         Self {
             mqtt,
             broker,

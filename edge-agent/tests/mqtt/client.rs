@@ -38,6 +38,11 @@ impl Client {
             .expect("a connection in time")
             .expect("a connection");
         stream.set_nodelay(true).expect("a live socket");
+        Self::over(stream, version)
+    }
+
+    /// On a connection that was made elsewhere.
+    pub fn over(stream: TcpStream, version: Version) -> Self {
         Self {
             stream,
             version,
@@ -75,6 +80,12 @@ impl Client {
             .await
             .expect("the broker reads")
             .expect("a live connection");
+    }
+
+    /// False when the connection is lost.
+    pub async fn try_send(&mut self, bytes: impl AsRef<[u8]>) -> bool {
+        let sent = timeout(DEADLINE, self.stream.write_all(bytes.as_ref())).await;
+        sent.expect("the broker reads").is_ok()
     }
 
     /// The next packet; `None` when the broker has closed the connection.

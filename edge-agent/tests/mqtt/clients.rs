@@ -182,7 +182,10 @@ async fn mosquittos_tools() {
             &["-t", "p/events/rpc", "-q", "2", "-f", path],
         )
         .await;
-        // The will of a subscriber that is killed.
+        // The will of a subscriber that is killed. A client before it may still be on its way out.
+        agent
+            .until("nobody is connected", |s| s["mqtt"]["connected"] == 0)
+            .await;
         let port = agent.mqtt.port().to_string();
         let mut dying = Command::new("mosquitto_sub")
             .args([

@@ -9,8 +9,14 @@ use tokio::io::AsyncWriteExt as _;
 use super::{
     agent::{Agent, DEADLINE, Door},
     client::Client,
-    wire::{self, BOTH, Connect, DISCONNECT, Message, PUBACK, PUBREC, PUBREL, Packet, Props, Version, prop},
+    wire::{
+        self, BOTH, Connect, DISCONNECT, Message, PUBACK, PUBCOMP, PUBREC, PUBREL, Packet, Props, Version,
+        prop,
+    },
 };
+
+/// A bystander that waits for longer than this, on however slow a machine, waits for somebody else's connection to end.
+const SERVED_WITHIN: Duration = Duration::from_secs(15);
 
 /// Somebody who is served while others misbehave.
 pub struct Bystander {
@@ -34,6 +40,10 @@ impl Bystander {
         self.client.publish(Message::new("bystander", "x", 1)).await;
         assert_eq!(self.client.message().await.text(), "x");
         self.worst = self.worst.max(begun.elapsed());
+    }
+
+    pub fn never_waited(&self) {
+        assert!(self.worst < SERVED_WITHIN, "{:?}", self.worst);
     }
 }
 
@@ -137,7 +147,7 @@ async fn half_a_connect_and_silence_end_in_time() {
         client.send(&connect[..cut]).await;
         let begun = Instant::now();
         assert_eq!(client.recv().await, None);
-        assert!(begun.elapsed() < Duration::from_secs(5));
+        assert!(begun.elapsed() < SERVED_WITHIN);
     }
     // A byte now and then does not help.
     let mut client = Client::open(door.mqtt, Version::V5).await;
@@ -153,7 +163,11 @@ async fn half_a_connect_and_silence_end_in_time() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_no_connect_ends_at_once() {
-    let door = Door::open().await;
+    let limits = Limits {
+        connect: Duration::from_secs(600),
+        ..Limits::default()
+    };
+    let door = Door::open_with(limits, 1_000).await;
     let mut bystander = Bystander::arrive(&door).await;
     let publish = Message::new("a", "x", 0).write(Version::V3);
     let mut cases: Vec<Vec<u8>> = session(Version::V3)[1..].to_vec();
@@ -186,7 +200,7 @@ async fn what_is_no_connect_ends_at_once() {
         let begun = Instant::now();
         client.send(&bytes).await;
         drain(&mut client).await;
-        assert!(begun.elapsed() < Duration::from_secs(5), "{bytes:02x?}");
+        assert!(begun.elapsed() < SERVED_WITHIN, "{bytes:02x?}");
         bystander.is_served().await;
     }
 }
@@ -262,7 +276,7 @@ async fn malformed_packets_cost_their_sender_the_connection() {
         }
         bystander.is_served().await;
     }
-    assert!(bystander.worst < Duration::from_secs(2), "{:?}", bystander.worst);
+    bystander.never_waited();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -329,7 +343,7 @@ async fn mutated_sessions_harm_nobody_else() {
         }
     }
     bystander.is_served().await;
-    assert!(bystander.worst < Duration::from_secs(2), "{:?}", bystander.worst);
+    bystander.never_waited();
     door.until("only the bystander is left", |s| s.connected == 1)
         .await;
     let grown = resident_bytes().saturating_sub(before);
@@ -354,7 +368,73 @@ async fn ten_thousand_filters_are_granted_and_no_more() {
         client.publish(Message::new("house/9999/a/x", "found", 1)).await;
         assert_eq!(client.message().await.text(), "found");
     }
-    assert!(bystander.worst < Duration::from_secs(2), "{:?}", bystander.worst);
+    bystander.never_waited();
+}
+
+/// Retained messages are what a topic costs; beyond the limit they are refused, counted, and still delivered to those who
+/// listen now.
+#[tokio::test(flavor = "multi_thread")]
+async fn ten_thousand_topics_are_retained_and_no_more() {
+    const TOPICS: usize = 10_000;
+    const BEYOND: usize = 500;
+    let door = Door::open().await;
+    let mut bystander = Bystander::arrive(&door).await;
+    let mut listener = Client::connect(door.mqtt, Version::V3, "listener").await;
+    listener.subscribe(&format!("t/{TOPICS}/#"), 0).await;
+    let mut client = Client::connect(door.mqtt, Version::V3, "greedy").await;
+    for n in 0..TOPICS + BEYOND {
+        let message = Message::new(&format!("t/{n}"), "x", 0).retained();
+        client.send(message.write(Version::V3)).await;
+    }
+    // Acknowledged behind all of them.
+    client.publish(Message::new("done", "x", 1)).await;
+    let stats = door.broker.stats();
+    assert_eq!((stats.retained, stats.retained_refused), (TOPICS, BEYOND as u64));
+    assert_eq!(listener.message().await.topic, format!("t/{TOPICS}"));
+    bystander.is_served().await;
+    // Topics that nobody retains and nobody listens to cost nothing.
+    for n in 0..TOPICS {
+        let message = Message::new(&format!("fleeting/{n}"), "x", 0);
+        client.send(message.write(Version::V3)).await;
+    }
+    client.publish(Message::new("done", "x", 1)).await;
+    assert_eq!(door.broker.stats().retained, TOPICS);
+    bystander.is_served().await;
+    bystander.never_waited();
+}
+
+/// At QoS 1 an id that is used again before its time is another message, at QoS 2 the same one (MQTT 4.3.3): whatever
+/// its sender meant, nobody else notices.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_packet_id_used_again_before_its_time_harms_nobody() {
+    for version in BOTH {
+        let mut door = Door::open().await;
+        let captured = keep(&mut door);
+        let mut bystander = Bystander::arrive(&door).await;
+        let mut listener = Client::connect(door.mqtt, version, "listener").await;
+        listener.subscribe("captured/#", 0).await;
+        let mut client = Client::connect(door.mqtt, version, "reuses").await;
+        let send = |text: &str, qos: u8| Message::new("captured/x", text, qos).pkid(7).write(version);
+        client.send([send("one", 1), send("two", 1)].concat()).await;
+        for text in ["one", "two"] {
+            client.acknowledged(PUBACK, 7).await;
+            assert_eq!(listener.message().await.text(), text);
+        }
+        client.send([send("three", 2), send("four", 2)].concat()).await;
+        client.acknowledged(PUBREC, 7).await;
+        client.acknowledged(PUBREC, 7).await;
+        client.send(wire::ack(PUBREL, 7)).await;
+        client.acknowledged(PUBCOMP, 7).await;
+        client.send(send("five", 2)).await;
+        client.acknowledged(PUBREC, 7).await;
+        for text in ["three", "five"] {
+            assert_eq!(listener.message().await.text(), text);
+        }
+        bystander.is_served().await;
+        bystander.never_waited();
+        drop((client, listener, bystander, door));
+        assert!(captured.await.expect("no panic") >= 4);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -154,6 +154,25 @@ async fn flow_control_towards_the_broker() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn server_keep_alive() {
+    let agent = Agent::start().await;
+    let told = async |version, keep_alive| {
+        let connect = Connect {
+            keep_alive,
+            ..Connect::new(version, "alive")
+        };
+        let (_, welcome) = Client::connect_with(agent.mqtt, &connect).await;
+        welcome.props.get_number(prop::SERVER_KEEP_ALIVE)
+    };
+    assert_eq!(told(V5, 120).await, Some(60));
+    assert_eq!(told(V5, 61).await, Some(60));
+    for keep_alive in [0, 1, 60] {
+        assert_eq!(told(V5, keep_alive).await, None, "its own stands");
+    }
+    agent.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_is_refused_is_refused_by_name() {
     let agent = Agent::start().await;
     let long_id = "i".repeat(10_000);

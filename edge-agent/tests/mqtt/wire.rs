@@ -20,6 +20,7 @@ pub mod prop {
     pub const SUBSCRIPTION_ID: u8 = 11;
     pub const SESSION_EXPIRY: u8 = 17;
     pub const ASSIGNED_ID: u8 = 18;
+    pub const SERVER_KEEP_ALIVE: u8 = 19;
     pub const AUTH_METHOD: u8 = 21;
     pub const WILL_DELAY: u8 = 24;
     pub const RECEIVE_MAXIMUM: u8 = 33;
@@ -183,6 +184,8 @@ pub struct Connect {
     pub clean: bool,
     pub keep_alive: u16,
     pub will: Option<Will>,
+    /// User and password.
+    pub login: Option<(String, String)>,
     pub props: Props,
 }
 
@@ -194,6 +197,7 @@ impl Connect {
             clean: true,
             keep_alive: 0,
             will: None,
+            login: None,
             props: Props::default(),
         }
     }
@@ -215,6 +219,11 @@ impl Connect {
         self
     }
 
+    pub fn login(mut self, user: &str, password: &str) -> Self {
+        self.login = Some((user.to_owned(), password.to_owned()));
+        self
+    }
+
     pub fn will(mut self, topic: &'static str, payload: &'static [u8], qos: u8, retain: bool) -> Self {
         self.will = Some(Will {
             topic,
@@ -231,6 +240,9 @@ impl Connect {
         if let Some(will) = &self.will {
             flags |= 4 | will.qos << 3 | u8::from(will.retain) << 5;
         }
+        if self.login.is_some() {
+            flags |= 0x80 | 0x40;
+        }
         let mut body = text("MQTT");
         body.extend([self.version as u8, flags]);
         body.extend(self.keep_alive.to_be_bytes());
@@ -244,6 +256,10 @@ impl Connect {
             }
             body.extend(text(will.topic));
             body.extend(text(will.payload));
+        }
+        if let Some((user, password)) = &self.login {
+            body.extend(text(user));
+            body.extend(text(password));
         }
         packet(0x10, body)
     }

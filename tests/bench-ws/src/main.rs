@@ -1,11 +1,13 @@
-//! What energy-ws costs and how quick it is, as one JSON line on standard output. `make bench-ws` runs it.
+//! What energy-ws costs, and how quick it and the way of a command are, as one JSON line on standard output. `make bench-ws`
+//! runs it.
 //!
-//! Real Kafka and a release build of energy-ws on this machine; the clients are in this process, and the broker, the
+//! Real Kafka and PostgreSQL and release builds of the services on this machine; the clients are in this process, and the broker, the
 //! service and the clients share the processors: the figures hold for this run and this machine. It judges nothing,
 //! keeps nothing, and never leaves 127.0.0.1.
 
 mod bare;
 mod client;
+mod command;
 mod world;
 
 use std::sync::Arc;
@@ -34,6 +36,8 @@ const ROUND_RECORDS: usize = 3_000;
 const ROUNDS: usize = 5;
 /// Idle clients of the memory figure.
 const IDLE: usize = 1_000;
+/// Changes of a setting, one after the other.
+const COMMANDS: usize = 300;
 /// Far beyond what anything here takes.
 const WITHIN: Duration = Duration::from_secs(120);
 
@@ -56,6 +60,9 @@ async fn measure() -> Result<()> {
     delays.sort_unstable();
     eprintln!("bench-ws: {ROUNDS} rounds at saturation, {CROWD} clients, {ROUND_RECORDS} records each");
     let rates = saturation(&world).await?;
+    eprintln!("bench-ws: {COMMANDS} changes of a setting, one after the other");
+    let mut commands = command::delays(&world, COMMANDS).await?;
+    commands.sort_unstable();
     let figures = json!({
         "bench": "ws",
         "frame_p50_ms": milliseconds(&delays, 0.50),
@@ -68,8 +75,10 @@ async fn measure() -> Result<()> {
         "bare_messages_per_s": rates.plain.round(),
         "bare_gathering_messages_per_s": rates.gathering.round(),
         "client_rss_kb": round(client_rss_kb, 1),
-        "command_p99_ms": null,
-        "command_note": "not measured: this program does not bring up homelab-settings-api and an agent",
+        "command_p50_ms": milliseconds(&commands, 0.50),
+        "command_p99_ms": milliseconds(&commands, 0.99),
+        "command_max_ms": milliseconds(&commands, 1.0),
+        "commands": commands.len(),
         "clients": CLIENTS,
         "processors": std::thread::available_parallelism()?.get(),
     });

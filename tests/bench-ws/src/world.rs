@@ -42,8 +42,10 @@ const SAMPLES: [(&str, &str); 4] = [
 
 /// What the measurements share.
 pub struct World {
-    kafka: Kafka,
-    issuer: TestIssuer,
+    /// The broker.
+    pub kafka: Kafka,
+    /// Gives tokens.
+    pub issuer: TestIssuer,
     producer: ThreadedProducer<rdkafka::producer::DefaultProducerContext>,
     binaries: PathBuf,
 }
@@ -53,10 +55,6 @@ impl World {
     pub async fn start() -> Result<World> {
         let program = std::env::current_exe()?;
         let binaries = program.parent().context("a program is in a folder")?.to_owned();
-        ensure!(
-            binaries.join("energy-ws").exists(),
-            "build energy-ws with the same profile first: make bench-ws does"
-        );
         let kafka = Kafka::choose(Choice::Real, &guardian::run()?.data("kafka")?).await?;
         kafka.create_topics(&topic::ALL).await?;
         let producer = ClientConfig::new()
@@ -72,10 +70,20 @@ impl World {
         })
     }
 
+    /// A service's program, built with the same profile as this one.
+    pub fn binary(&self, name: &str) -> Result<PathBuf> {
+        let program = self.binaries.join(name);
+        ensure!(
+            program.exists(),
+            "build {name} with the same profile first: make bench-ws does"
+        );
+        Ok(program)
+    }
+
     /// A process of energy-ws, ready.
     pub async fn service(&self) -> Result<Service> {
         let (public, admin) = (port::free()?, port::free()?);
-        let mut command = Command::new(self.binaries.join("energy-ws"));
+        let mut command = Command::new(self.binary("energy-ws")?);
         command
             .env("KAFKA_BOOTSTRAP", self.kafka.bootstrap())
             .env("OIDC_ISSUERS", self.issuer.url())

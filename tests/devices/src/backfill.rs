@@ -27,6 +27,18 @@ const DEVICES: i64 = 64;
 /// heat pump every minute, plugs every 5 minutes, rooms every 10. The same instant gives the same record with
 /// the same id, `p0/backfill-<seed>/<n>`, whatever the range, so that a repeated back-fill changes nothing.
 pub fn backfill(house: &House, from: DateTime<Utc>, to: DateTime<Utc>) -> impl Iterator<Item = Record> {
+    sparse(house, from, to, Duration::from_secs(METER_SECONDS as u64))
+}
+
+/// Of the same records those whose time is a multiple of `step`, itself a multiple of 10 s: a year of a house in few of them. Beyond
+/// 15 minutes the energy between two of them counts as estimated.
+pub fn sparse(
+    house: &House,
+    from: DateTime<Utc>,
+    to: DateTime<Utc>,
+    step: Duration,
+) -> impl Iterator<Item = Record> {
+    let step = step.as_secs().max(METER_SECONDS as u64).cast_signed();
     let inventory = Inventory::of(house);
     // One start for every range: a record must not depend on where the range begins.
     let started = DateTime::from_timestamp(PLUGGED_IN, 0).expect("a valid time");
@@ -36,52 +48,50 @@ pub fn backfill(house: &House, from: DateTime<Utc>, to: DateTime<Utc>) -> impl I
     );
     let settings = pump::factory_settings();
     let locations = inventory.locations();
-    let first = (from.timestamp() + METER_SECONDS - 1).div_euclid(METER_SECONDS) * METER_SECONDS;
+    let first = (from.timestamp() + step - 1).div_euclid(step) * step;
     let last = to.timestamp() + i64::from(to.timestamp_subsec_nanos() > 0);
-    (first..last)
-        .step_by(METER_SECONDS as usize)
-        .flat_map(move |seconds| {
-            let time = DateTime::from_timestamp(seconds, 0).expect("between two valid times");
-            let mut readings = Vec::new();
-            let mut add = |id: &str, reading| readings.push((id.to_owned(), reading));
+    (first..last).step_by(step as usize).flat_map(move |seconds| {
+        let time = DateTime::from_timestamp(seconds, 0).expect("between two valid times");
+        let mut readings = Vec::new();
+        let mut add = |id: &str, reading| readings.push((id.to_owned(), reading));
+        add(
+            meter::meter_id(house, &inventory),
+            Reading::Energy(meter::reading(house, &inventory, time)),
+        );
+        if seconds % PUMP_SECONDS == 0 {
             add(
-                meter::meter_id(house, &inventory),
-                Reading::Energy(meter::reading(house, &inventory, time)),
+                &inventory.pump,
+                Reading::Heatpump(Box::new(pump::reading(house, &settings, time))),
             );
-            if seconds % PUMP_SECONDS == 0 {
-                add(
-                    &inventory.pump,
-                    Reading::Heatpump(Box::new(pump::reading(house, &settings, time))),
-                );
-            }
-            if seconds % PLUG_SECONDS == 0 {
-                add(&inventory.tasmota, Reading::Plug(tasmota.reading(house, time)));
-                add(&inventory.shelly_plug, Reading::Plug(shelly.reading(house, time)));
-            }
-            for room in inventory.rooms.iter().filter(|_| seconds % ROOM_SECONDS == 0) {
-                let period = Duration::from_secs(ROOM_SECONDS as u64);
-                add(
-                    &room.device_id,
-                    Reading::Temperature(sensor::reading(house, room, time, period)),
-                );
-            }
-            let location = |id: &str| {
-                locations
-                    .iter()
-                    .find(|(known, _)| known == id)
-                    .map(|(_, l)| (*l).to_owned())
-            };
-            let records = (0..).zip(readings).map(|(ordinal, (id, reading))| Record {
-                id: format!("p0/backfill-{}/{}", house.seed(), seconds * DEVICES + ordinal),
-                agent: "p0".to_owned(),
-                location: location(&id),
-                device_id: DeviceId::parse(id).expect("the inventory's ids are device ids"),
-                time,
-                clock: Clock::Synced,
-                reading,
-            });
-            records.collect::<Vec<_>>()
-        })
+        }
+        if seconds % PLUG_SECONDS == 0 {
+            add(&inventory.tasmota, Reading::Plug(tasmota.reading(house, time)));
+            add(&inventory.shelly_plug, Reading::Plug(shelly.reading(house, time)));
+        }
+        for room in inventory.rooms.iter().filter(|_| seconds % ROOM_SECONDS == 0) {
+            let period = Duration::from_secs(ROOM_SECONDS as u64);
+            add(
+                &room.device_id,
+                Reading::Temperature(sensor::reading(house, room, time, period)),
+            );
+        }
+        let location = |id: &str| {
+            locations
+                .iter()
+                .find(|(known, _)| known == id)
+                .map(|(_, l)| (*l).to_owned())
+        };
+        let records = (0..).zip(readings).map(|(ordinal, (id, reading))| Record {
+            id: format!("p0/backfill-{}/{}", house.seed(), seconds * DEVICES + ordinal),
+            agent: "p0".to_owned(),
+            location: location(&id),
+            device_id: DeviceId::parse(id).expect("the inventory's ids are device ids"),
+            time,
+            clock: Clock::Synced,
+            reading,
+        });
+        records.collect::<Vec<_>>()
+    })
 }
 
 #[cfg(test)]
@@ -143,7 +153,7 @@ mod tests {
                 assert_eq!(decode("x/events/rpc", message), (room.device_id.clone(), want));
 
                 let fridge = Switch::new(Appliance::Fridge, now - TimeDelta::hours(3)).reading(&house, now);
-                let message = plug::status(&inventory.shelly_plug, &fridge, now);
+                let message = plug::shelly::status(&inventory.shelly_plug, &fridge, now);
                 assert_eq!(
                     decode("x/events/rpc", message),
                     (inventory.shelly_plug.clone(), Reading::Plug(fridge))
@@ -170,12 +180,12 @@ mod tests {
                     uptime_seconds: None,
                     ..television.clone()
                 };
-                let message = plug::state(&television);
+                let message = plug::tasmota::state(&television);
                 assert_eq!(
                     decode("tele/tv/STATE", message),
                     ("tv".to_owned(), Reading::Plug(state))
                 );
-                let message = plug::sensor(&television, now);
+                let message = plug::tasmota::sensor(&television, now);
                 assert_eq!(
                     decode("tele/tv/SENSOR", message),
                     ("tv".to_owned(), Reading::Plug(sensor))
@@ -236,5 +246,9 @@ mod tests {
         for (again, first) in later.iter().zip(&records[records.len() - later.len()..]) {
             assert_eq!(again, first);
         }
+        // So does a sparser one.
+        let few: Vec<Record> = sparse(&House::new(1), from, to, Duration::from_secs(900)).collect();
+        assert_eq!(few.len(), 96 + 96 + 2 * 96 + 4 * 48);
+        assert!(few.iter().all(|record| records.contains(record)));
     }
 }

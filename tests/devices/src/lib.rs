@@ -1,5 +1,5 @@
 //! Simulated devices of one house, over real MQTT: room sensors that wake, send and sleep, an electricity meter
-//! every second, a heat pump that applies what is written to it, and two plugs that obey.
+//! every second, a heat pump and two plugs that do with what they are told as [`Behaviour`] says.
 //!
 //! Everything they measure comes from [`House`], a pure function of seed and time, so a restarted device goes on
 //! where it would have been, and [`backfill`] gives the hours before in the same counters. The devices never
@@ -17,6 +17,7 @@
 //! ```
 
 mod backfill;
+mod behaviour;
 mod house;
 mod inventory;
 mod meter;
@@ -34,10 +35,10 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-pub use backfill::backfill;
+pub use backfill::{backfill, sparse};
+pub use behaviour::Behaviour;
 pub use house::{Appliance, Counters, Grid, House, MeterKind, Pump};
 pub use inventory::{Inventory, Room};
-pub use pump::PumpBehaviour;
 
 /// What to simulate, and against which broker.
 #[derive(Clone)]
@@ -51,7 +52,9 @@ pub struct Options {
     /// How often they send.
     pub pace: Pace,
     /// What the heat pump does with writes; can be changed while it runs.
-    pub pump: watch::Receiver<PumpBehaviour>,
+    pub pump: watch::Receiver<Behaviour>,
+    /// What both plugs do with commands; can be changed while they run.
+    pub plugs: watch::Receiver<Behaviour>,
 }
 
 /// User and password of the devices.
@@ -64,14 +67,15 @@ pub struct Credentials {
 }
 
 impl Options {
-    /// Anonymous devices at the pace of the demo, with a heat pump that applies what is written.
+    /// Anonymous devices at the pace of the demo that do what they are told.
     pub fn new(address: impl Into<String>, house: Arc<House>) -> Self {
         Self {
             address: address.into(),
             credentials: None,
             house,
             pace: Pace::DEMO,
-            pump: watch::channel(PumpBehaviour::Applies).1,
+            pump: watch::channel(Behaviour::Applies).1,
+            plugs: watch::channel(Behaviour::Applies).1,
         }
     }
 }
@@ -112,7 +116,11 @@ pub async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()
     let broker = mqtt::Broker::new(&options.address, options.credentials.clone())?;
     let inventory = Inventory::of(&options.house);
     let Options {
-        house, pace, pump, ..
+        house,
+        pace,
+        pump,
+        plugs,
+        ..
     } = options;
     // Summing the counters of the year so far takes up to a second in a debug build: not on a thread others wait for.
     let warm = house.clone();
@@ -146,13 +154,15 @@ pub async fn run(options: Options, stop: CancellationToken) -> anyhow::Result<()
         pump,
         stop.clone(),
     ));
-    tasks.spawn(plug::run_tasmota(
-        broker.clone(),
-        house.clone(),
-        pace.plug,
-        stop.clone(),
-    ));
-    tasks.spawn(plug::run_shelly(broker, house, pace.plug, stop));
+    let plug = || plug::Setup {
+        broker: broker.clone(),
+        house: house.clone(),
+        period: pace.plug,
+        behaviour: plugs.clone(),
+        stop: stop.clone(),
+    };
+    tasks.spawn(plug::run_tasmota(plug()));
+    tasks.spawn(plug::run_shelly(plug()));
     while let Some(ended) = tasks.join_next().await {
         ended.context("a device's task died")?;
     }

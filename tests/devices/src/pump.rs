@@ -8,30 +8,16 @@ use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::{Value, json};
 use telemetry::{Heatpump, HeatpumpSettings};
 use tokio::sync::watch;
-use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
+use crate::behaviour::{Late, until_online};
 use crate::mqtt::{Broker, Input, Link};
-use crate::{House, Inventory, rounded};
+use crate::{Behaviour, House, Inventory, rounded};
 
 const DATA: &str = "thermiq_heatpump/data";
 const WRITE: &str = "thermiq_heatpump/write";
-
-/// What the pump does with writes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PumpBehaviour {
-    /// Applies them and reports the value in the next message.
-    Applies,
-    /// Ignores them without a word.
-    Ignores,
-    /// Applies them so much later.
-    Late(Duration),
-    /// Is not connected; writes never reach it.
-    Offline,
-    /// Applies another value: one more than was wanted.
-    Other,
-}
 
 /// Writable registers: number, value at the start, lowest and highest value that is applied. The pump keeps
 /// what it has when another is written.
@@ -65,26 +51,12 @@ pub async fn run(
     broker: Broker,
     house: Arc<House>,
     period: Duration,
-    mut behaviour: watch::Receiver<PumpBehaviour>,
+    mut behaviour: watch::Receiver<Behaviour>,
     stop: CancellationToken,
 ) {
     let mut settings = factory_settings();
-    let mut late: Vec<(Instant, u16, i64)> = Vec::new();
-    loop {
-        let wait = async {
-            behaviour
-                .wait_for(|now| *now != PumpBehaviour::Offline)
-                .await
-                .is_ok()
-        };
-        let may_connect = tokio::select! {
-            () = stop.cancelled() => return,
-            may_connect = wait => may_connect,
-        };
-        if !may_connect {
-            // Nobody is left who could bring it online.
-            return stop.cancelled().await;
-        }
+    let mut late = Late::default();
+    while until_online(&mut behaviour, &stop).await {
         if online(
             &broker,
             &house,
@@ -106,9 +78,9 @@ async fn online(
     broker: &Broker,
     house: &House,
     period: Duration,
-    behaviour: &mut watch::Receiver<PumpBehaviour>,
+    behaviour: &mut watch::Receiver<Behaviour>,
     settings: &mut Settings,
-    late: &mut Vec<(Instant, u16, i64)>,
+    late: &mut Late<(u16, i64)>,
     stop: &CancellationToken,
 ) -> bool {
     let inventory = Inventory::of(house);
@@ -118,7 +90,7 @@ async fn online(
     let stopped = loop {
         tokio::select! {
             () = stop.cancelled() => break true,
-            Ok(()) = behaviour.changed() => if *behaviour.borrow_and_update() == PumpBehaviour::Offline {
+            Ok(()) = behaviour.changed() => if *behaviour.borrow_and_update() == Behaviour::Offline {
                 break false;
             },
             input = link.next() => match input {
@@ -131,18 +103,17 @@ async fn online(
                     for (register, value) in writes(&payload) {
                         info!(register, value, behaviour = ?now, "written to the heat pump");
                         match now {
-                            PumpBehaviour::Applies => apply(settings, register, value),
-                            PumpBehaviour::Other => apply(settings, register, value + 1),
-                            PumpBehaviour::Late(by) => late.push((Instant::now() + by, register, value)),
-                            PumpBehaviour::Ignores | PumpBehaviour::Offline => {}
+                            Behaviour::Applies => apply(settings, register, value),
+                            Behaviour::Other => apply(settings, register, value + 1),
+                            Behaviour::Late(by) => late.push(by, (register, value)),
+                            Behaviour::Ignores | Behaviour::Offline => {}
                         }
                     }
                 }
                 _ => {}
             },
             _ = ticks.tick() => {
-                let now = Instant::now();
-                for (_, register, value) in late.extract_if(.., |(due, ..)| *due <= now) {
+                for (register, value) in late.due() {
                     apply(settings, register, value);
                 }
                 link.publish(DATA, message(house, &inventory, settings, Utc::now()).to_string());

@@ -6,8 +6,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use devices::{House, Inventory, Options, Pace, PumpBehaviour};
-use edge_agent::broker::{Access, Anonymous, Broker, Captured, CapturedPayload, Settings};
+use devices::{Behaviour, House, Inventory, Options, Pace};
+use edge_agent::broker::{
+    Access, AddressLimits, Anonymous, Broker, Captured, CapturedPayload, Door, Settings,
+};
 use edge_agent::clock::{Clock, SegmentId};
 use edge_agent::decode::{Decoded, Decoders, Route};
 use telemetry::{Heatpump, Plug, Reading};
@@ -23,7 +25,8 @@ const WRITE: &str = "thermiq_heatpump/write";
 struct Running {
     broker: Arc<Broker>,
     readings: mpsc::UnboundedReceiver<(String, Reading)>,
-    pump: watch::Sender<PumpBehaviour>,
+    pump: watch::Sender<Behaviour>,
+    plugs: watch::Sender<Behaviour>,
     inventory: Inventory,
     stop: CancellationToken,
     devices: tokio::task::JoinHandle<anyhow::Result<()>>,
@@ -38,15 +41,19 @@ async fn start() -> anyhow::Result<Running> {
         access: Access::new(Anonymous::Loopback),
         captures: Box::new(move |topic| captures.captures(topic)),
         max_connections: 100,
+        address_limits: AddressLimits::default(),
+        store: None,
+        alive: Box::new(|| {}),
     };
     let (broker, captured) = Broker::new(settings, Arc::new(Clock::new(SegmentId(0))));
     let stop = CancellationToken::new();
-    tokio::spawn(broker.clone().serve(listener, stop.clone()));
+    tokio::spawn(broker.clone().serve(vec![(listener, Door::Plain)], stop.clone()));
     let (sender, readings) = mpsc::unbounded_channel();
     tokio::spawn(decode(captured, decoders, sender));
 
     let house = Arc::new(House::new(11));
-    let (pump, behaviour) = watch::channel(PumpBehaviour::Applies);
+    let (pump, of_the_pump) = watch::channel(Behaviour::Applies);
+    let (plugs, of_the_plugs) = watch::channel(Behaviour::Applies);
     let pace = Pace {
         meter: Duration::from_millis(100),
         pump: Duration::from_millis(100),
@@ -55,7 +62,8 @@ async fn start() -> anyhow::Result<Running> {
     };
     let options = Options {
         pace,
-        pump: behaviour,
+        pump: of_the_pump,
+        plugs: of_the_plugs,
         ..Options::new(address, house.clone())
     };
     let devices = tokio::spawn(devices::run(options, stop.child_token()));
@@ -63,6 +71,7 @@ async fn start() -> anyhow::Result<Running> {
         broker,
         readings,
         pump,
+        plugs,
         inventory: Inventory::of(&house),
         stop,
         devices,
@@ -172,25 +181,25 @@ async fn every_device_is_heard_and_commands_are_obeyed() {
     house.command(WRITE, r#"{"d50":23}"#).await;
     house.target(23).await;
 
-    house.pump.send_replace(PumpBehaviour::Other);
+    house.pump.send_replace(Behaviour::Other);
     house.command(WRITE, r#"{"d50":19}"#).await;
     house.target(20).await;
 
     house
         .pump
-        .send_replace(PumpBehaviour::Late(Duration::from_millis(500)));
+        .send_replace(Behaviour::Late(Duration::from_millis(500)));
     house.command(WRITE, r#"{"d50":25}"#).await;
     house.target(20).await;
     house.target(25).await;
 
     // What is ignored, and what is outside the pump's limits, never shows, though a later write does.
-    house.pump.send_replace(PumpBehaviour::Ignores);
+    house.pump.send_replace(Behaviour::Ignores);
     house.command(WRITE, r#"{"d50":17}"#).await;
     while house.readings.try_recv().is_ok() {}
     for _ in 0..10 {
         house.target(25).await;
     }
-    house.pump.send_replace(PumpBehaviour::Applies);
+    house.pump.send_replace(Behaviour::Applies);
     house.command(WRITE, r#"{"d50":99}"#).await;
     house.command(WRITE, r#"{"d52":40}"#).await;
     let pump = house.inventory.pump.clone();
@@ -205,7 +214,7 @@ async fn every_device_is_heard_and_commands_are_obeyed() {
         .await;
 
     // Offline nobody listens; back online it still has its settings.
-    house.pump.send_replace(PumpBehaviour::Offline);
+    house.pump.send_replace(Behaviour::Offline);
     within("the pump is offline", async {
         while house.broker.publish_now(WRITE, Bytes::from_static(b"{}")) > 0 {
             tokio::time::sleep(Duration::from_millis(20)).await;
@@ -213,7 +222,7 @@ async fn every_device_is_heard_and_commands_are_obeyed() {
     })
     .await;
     while house.readings.try_recv().is_ok() {}
-    house.pump.send_replace(PumpBehaviour::Applies);
+    house.pump.send_replace(Behaviour::Applies);
     house.target(25).await;
 
     let tasmota = house.inventory.tasmota.clone();
@@ -237,6 +246,48 @@ async fn every_device_is_heard_and_commands_are_obeyed() {
     let set = r#"{"id":1,"src":"edge-agent","method":"Switch.Set","params":{"id":0,"on":false}}"#;
     house.command(&format!("{shelly}/rpc"), set).await;
     house.reading("the Shelly plug is off", &shelly, is_off).await;
+
+    // Both plugs do as their behaviour says: nothing, the opposite, later; and away they hear nothing.
+    let is_on = |reading: &Reading| matches!(reading, Reading::Plug(Plug { on: Some(true), .. }));
+    let set_on = set.replace("false", "true");
+    // A Shelly tells its state when it changes, and when it is asked.
+    let ask = r#"{"id":2,"src":"homelab/p0","method":"Switch.GetStatus","params":{"id":0}}"#;
+    for (plug, topic, on) in [
+        (&tasmota, format!("cmnd/{tasmota}/POWER"), "ON"),
+        (&shelly, format!("{shelly}/rpc"), set_on.as_str()),
+    ] {
+        let is_asked = *plug == shelly;
+        house.plugs.send_replace(Behaviour::Ignores);
+        house.command(&topic, on).await;
+        while house.readings.try_recv().is_ok() {}
+        for _ in 0..5 {
+            if is_asked {
+                house.command(&topic, ask).await;
+            }
+            house.reading("ignored", plug, is_off).await;
+        }
+        house.plugs.send_replace(Behaviour::Other);
+        house.command(&topic, on).await;
+        if is_asked {
+            house.command(&topic, ask).await;
+        }
+        house.reading("the opposite", plug, is_off).await;
+        house
+            .plugs
+            .send_replace(Behaviour::Late(Duration::from_millis(300)));
+        house.command(&topic, on).await;
+        house.reading("on at last", plug, is_on).await;
+        house.plugs.send_replace(Behaviour::Offline);
+        within("the plug is away", async {
+            while house.broker.publish_now(&topic, Bytes::from_static(b"")) > 0 {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        })
+        .await;
+        while house.readings.try_recv().is_ok() {}
+        house.plugs.send_replace(Behaviour::Applies);
+        house.reading("back as it was", plug, is_on).await;
+    }
 
     house.stop.cancel();
     within("the devices stop", house.devices).await.unwrap().unwrap();

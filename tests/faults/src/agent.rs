@@ -8,7 +8,12 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
-use stack::{binaries, guardian, kafka::Kafka, part::Part, port};
+use stack::{
+    binaries, guardian,
+    kafka::Kafka,
+    part::{Part, eventually},
+    port,
+};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -101,6 +106,17 @@ impl Agent {
         let answer = answer.await??;
         let (_, body) = answer.split_once("\r\n\r\n").context("no HTTP")?;
         Ok(serde_json::from_str(body)?)
+    }
+
+    /// Waits until it has forwarded everything.
+    ///
+    /// # Errors
+    /// When something is left after that time.
+    pub async fn drained(&self, within: Duration) -> Result<()> {
+        eventually("an empty buffer", within, async || {
+            Ok((self.backlog().await == Some(0)).then_some(()))
+        })
+        .await
     }
 
     /// Entries it has not forwarded; `None` while it does not answer.

@@ -12,6 +12,7 @@ use tokio::{
     io::AsyncWriteExt,
     net::{TcpStream, tcp::OwnedWriteHalf},
     sync::watch,
+    task::JoinSet,
     time::{Instant, sleep, sleep_until, timeout},
 };
 
@@ -35,6 +36,26 @@ pub enum Task {
     Publish,
     /// Nothing new: end when everything is settled.
     Settle,
+}
+
+/// Lets the clients end: nothing new is published, and each waits until it knows what became of its messages.
+///
+/// # Errors
+/// When they do not know within that time.
+pub async fn settle<T: 'static>(
+    task: &watch::Sender<Task>,
+    clients: &mut JoinSet<T>,
+    within: Duration,
+) -> Result<()> {
+    task.send_replace(Task::Settle);
+    let settled = timeout(within, async { while clients.join_next().await.is_some() {} });
+    let outcome = settled.await;
+    outcome.with_context(|| {
+        format!(
+            "{} clients are not told what became of their messages",
+            clients.len()
+        )
+    })
 }
 
 /// A message that is not settled.
@@ -196,7 +217,7 @@ impl Client {
                     self.waiting.remove(place);
                 }
             }
-            Packet::ConnAck { .. } => anyhow::bail!("a second CONNACK"),
+            other => anyhow::bail!("a device is told what it did not ask for: {other:?}"),
         }
         Ok(())
     }

@@ -1,25 +1,35 @@
-//! The disk fills up under the agent, is drained when Kafka is there again, and then the agent is killed.
+//! The disk fills up under the agent, by its own buffer or by somebody else's file; the agent is killed and started again
+//! on the full disk, goes on serving subscribers and its admin port, drains when Kafka is there again, and takes messages
+//! again without hands.
 //!
 //! As root on Linux the disk is a tmpfs of its own, which is really full for every call. Elsewhere files may not grow past
 //! a limit (`RLIMIT_FSIZE`), which is what a full disk looks like to a write.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use rustix::process::Signal;
 use stack::{guardian, kafka::Kafka, part::eventually};
-use tokio::{process::Command, sync::watch, task::JoinSet, time::timeout};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    process::Command,
+    sync::watch,
+    task::JoinSet,
+    time::timeout,
+};
 
 use crate::{
     Report,
     agent::{Agent, Settings},
-    client::{Client, Task},
+    client::{self, Client, Task},
     far_end, fleet,
     ledger::Ledger,
+    packet,
 };
 
-/// Size of the disk: a handful of sled's segments.
-const DISK_MIB: u64 = 32;
+/// Size of the disk: a handful of the buffer's segments.
+const DISK_MIB: u64 = 24;
 const FULL_WITHIN: Duration = Duration::from_secs(60);
 const SETTLE_WITHIN: Duration = Duration::from_secs(90);
 
@@ -70,6 +80,41 @@ impl Drop for Disk {
     }
 }
 
+/// Writes to `path` until nothing more fits.
+fn fill(path: &std::path::Path) -> Result<()> {
+    use std::io::Write as _;
+    let mut file = std::fs::File::create(path)?;
+    while file.write_all(&[0xa5; 4096]).is_ok() {}
+    Ok(())
+}
+
+/// A message goes from one client to another on a topic that is not captured.
+async fn routed(agent: SocketAddr) -> Result<()> {
+    let connect = async |name: &str| {
+        let mut stream = TcpStream::connect(agent).await?;
+        stream.write_all(&packet::connect(name, true)).await?;
+        let mut answer = [0; 4];
+        stream.read_exact(&mut answer).await?;
+        ensure!(answer == [0x20, 2, 0, 0], "{name} is refused with {answer:?}");
+        anyhow::Ok(stream)
+    };
+    let all = async {
+        let (mut reader, mut writer) = (connect("listener").await?, connect("speaker").await?);
+        reader.write_all(b"\x82\x08\x00\x01\x00\x03a/b\x00").await?;
+        let mut suback = [0; 5];
+        reader.read_exact(&mut suback).await?;
+        writer.write_all(b"\x30\x07\x00\x03a/b\x68\x69").await?;
+        let mut message = [0; 9];
+        reader.read_exact(&mut message).await?;
+        ensure!(
+            &message == b"\x30\x07\x00\x03a/b\x68\x69",
+            "another message: {message:?}"
+        );
+        Ok(())
+    };
+    timeout(Duration::from_secs(10), all).await?
+}
+
 /// Fills the disk `times` times.
 ///
 /// # Errors
@@ -95,16 +140,27 @@ pub async fn run(times: u64) -> Result<Report> {
     }
     for time in 0..times {
         broker.signal(Signal::STOP).await?;
+        // Every second time somebody else's file takes what is left.
+        let other = disk.folder.join("other");
+        if time % 2 == 1 {
+            fill(&other)?;
+        }
         eventually("a full disk", FULL_WITHIN, async || {
             let status = agent.status().await?;
-            Ok((status["buffer"]["failed_commits"].as_u64() > Some(2)).then_some(()))
+            Ok(status["buffer"]["refusing"].is_string().then_some(()))
         })
         .await?;
-        let ended = agent.ended().await;
-        ensure!(
-            ended.is_none(),
-            "the agent ended by itself with {ended:?} on a full disk"
-        );
+        agent.part.kill().await;
+        agent.part.restart().await?;
+        // It is not ready, because it cannot keep what devices send, but it is there.
+        eventually("a start on a full disk", FULL_WITHIN, async || {
+            Ok(agent.backlog().await)
+        })
+        .await
+        .with_context(|| format!("time {time}"))?;
+        routed(agent.mqtt)
+            .await
+            .context("a subscriber of an agent with a full disk")?;
         broker.signal(Signal::CONT).await?;
         let before = ledger.count();
         eventually(
@@ -113,6 +169,14 @@ pub async fn run(times: u64) -> Result<Report> {
             async || Ok((ledger.count() > before + 100).then_some(())),
         )
         .await?;
+        let ended = agent.ended().await;
+        ensure!(
+            ended.is_none(),
+            "the agent ended by itself with {ended:?} on a full disk"
+        );
+        if other.exists() {
+            std::fs::remove_file(other)?;
+        }
         agent.part.kill().await;
         agent.part.restart().await?;
         agent
@@ -120,21 +184,12 @@ pub async fn run(times: u64) -> Result<Report> {
             .await
             .with_context(|| format!("after the disk was full, time {time}"))?;
     }
-    task.send_replace(Task::Settle);
-    let settled = timeout(SETTLE_WITHIN, async {
-        while clients.join_next().await.is_some() {}
-    });
-    settled
-        .await
-        .context("clients are not told what became of their messages")?;
-    eventually("an empty buffer", SETTLE_WITHIN, async || {
-        Ok((agent.backlog().await == Some(0)).then_some(()))
-    })
-    .await?;
+    client::settle(&task, &mut clients, SETTLE_WITHIN).await?;
+    agent.drained(SETTLE_WITHIN).await?;
     let bootstrap = kafka.bootstrap().to_owned();
     let found = tokio::task::spawn_blocking(move || far_end::read(&bootstrap)).await??;
     let mut report = far_end::judge(&found, &ledger);
-    report.kills = times;
+    report.kills = 2 * times;
     agent.part.stop().await;
     kafka.stop().await;
     Ok(report)

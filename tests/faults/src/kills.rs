@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 
 use anyhow::{Context, Result, bail};
 use rustix::process::Signal;
-use stack::{guardian, kafka::Kafka, part::eventually, port};
+use stack::{guardian, kafka::Kafka, port};
 use tokio::{
     sync::watch,
     task::JoinSet,
@@ -15,7 +15,7 @@ use tokio::{
 use crate::{
     Report,
     agent::{Agent, Settings, kafka_behind},
-    client::{Client, Task},
+    client::{self, Client, Task},
     far_end, fleet,
     ledger::Ledger,
     link::{Link, State},
@@ -101,20 +101,8 @@ pub async fn run(plan: Plan) -> Result<Report> {
     troubles?;
     agent.ready().await.context("after the last kill")?;
 
-    task.send_replace(Task::Settle);
-    let settled = timeout(SETTLE_WITHIN, async {
-        while clients.join_next().await.is_some() {}
-    });
-    if settled.await.is_err() {
-        bail!(
-            "{} clients are not told what became of their messages",
-            clients.len()
-        );
-    }
-    eventually("an empty buffer", DRAIN_WITHIN, async || {
-        Ok((agent.backlog().await == Some(0)).then_some(()))
-    })
-    .await?;
+    client::settle(&task, &mut clients, SETTLE_WITHIN).await?;
+    agent.drained(DRAIN_WITHIN).await?;
     let status = agent.status().await?;
     let bootstrap = kafka.bootstrap().to_owned();
     let found = tokio::task::spawn_blocking(move || far_end::read(&bootstrap)).await??;

@@ -4,7 +4,7 @@
 use std::{io::Write as _, path::Path};
 
 use anyhow::{Context, Result, bail};
-use faults::{Report, disk, kills, power};
+use faults::{Report, backlog, disk, kills, power};
 
 #[tokio::main]
 async fn main() -> Result<()> {
@@ -19,13 +19,16 @@ async fn main() -> Result<()> {
         ["inspect", data] => return print(&power::inspect(Path::new(data)).await?.join("\n")),
         ["full"] => {
             report.add(killed(220, 32).await?);
+            report.add(disk::run(4).await?);
+            report.add(backlog::run(300_000).await?);
             report.add(cut(400, 4_000).await?);
         }
         ["kills", kills, clients] => report.add(killed(number(kills)?, number(clients)?).await?),
         ["disk", times] => report.add(disk::run(number(times)?).await?),
+        ["backlog", messages] => report.add(backlog::run(number(messages)?).await?),
         ["cuts", cuts, messages] => report.add(cut(number(cuts)?, number(messages)?).await?),
         _ => bail!(
-            "usage: faults full | kills <kills> <clients> | disk <times> | cuts <cuts> <messages> | inspect <folder>"
+            "usage: faults full | kills <kills> <clients> | disk <times> | backlog <messages> | cuts <cuts> <messages> | inspect <folder>"
         ),
     }
     for example in &report.examples {

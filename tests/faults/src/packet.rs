@@ -3,8 +3,8 @@
 use anyhow::{Result, bail, ensure};
 use tokio::{io::AsyncReadExt, net::tcp::OwnedReadHalf};
 
-/// What a broker tells a client that publishes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What a broker tells a client.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Packet {
     /// Accepted; the flag says whether the session was there.
     ConnAck {
@@ -17,6 +17,21 @@ pub enum Packet {
     PubRec(u16),
     /// QoS 2 is settled.
     PubComp(u16),
+    /// QoS 2 towards the client is released.
+    PubRel(u16),
+    /// A subscription is granted at this QoS.
+    SubAck(u8),
+    /// A message for the client.
+    Publish {
+        /// Quality of service.
+        qos: u8,
+        /// Packet id, 0 at QoS 0.
+        pkid: u16,
+        /// Its topic.
+        topic: String,
+        /// Its payload.
+        payload: Vec<u8>,
+    },
 }
 
 /// Seconds; long enough that no test has to ping.
@@ -37,6 +52,36 @@ pub fn publish(topic: &str, payload: &[u8], qos: u8, pkid: u16, dup: bool) -> Ve
     body.extend_from_slice(&pkid.to_be_bytes());
     body.extend_from_slice(payload);
     packet(0x30 | (u8::from(dup) << 3) | (qos << 1), &body)
+}
+
+/// The same, to be retained.
+pub fn publish_retained(topic: &str, payload: &[u8], qos: u8, pkid: u16) -> Vec<u8> {
+    let mut bytes = publish(topic, payload, qos, pkid, false);
+    bytes[0] |= 1;
+    bytes
+}
+
+/// SUBSCRIBE for one filter.
+pub fn subscribe(filter: &str, qos: u8) -> Vec<u8> {
+    let mut body = vec![0, 1];
+    text(&mut body, filter);
+    body.push(qos);
+    packet(0x82, &body)
+}
+
+/// PUBACK.
+pub fn puback(pkid: u16) -> Vec<u8> {
+    packet(0x40, &pkid.to_be_bytes())
+}
+
+/// PUBREC.
+pub fn pubrec(pkid: u16) -> Vec<u8> {
+    packet(0x50, &pkid.to_be_bytes())
+}
+
+/// PUBCOMP.
+pub fn pubcomp(pkid: u16) -> Vec<u8> {
+    packet(0x70, &pkid.to_be_bytes())
 }
 
 /// PUBREL.
@@ -95,6 +140,9 @@ impl Incoming {
             return Ok(None);
         }
         let body: Vec<u8> = self.bytes.drain(..2 + length).skip(2).collect();
+        if first >> 4 == 3 {
+            return message(first, &body).map(Some);
+        }
         let [high, low, ..] = body[..] else {
             bail!("an answer without a packet id: {first:#x}");
         };
@@ -108,8 +156,30 @@ impl Incoming {
             }
             0x40 => Packet::PubAck(pkid),
             0x50 => Packet::PubRec(pkid),
+            0x62 => Packet::PubRel(pkid),
             0x70 => Packet::PubComp(pkid),
+            0x90 => Packet::SubAck(body.get(2).copied().unwrap_or(0x80)),
             _ => bail!("an answer nobody asked for: {first:#x}"),
         }))
     }
+}
+
+fn message(first: u8, body: &[u8]) -> Result<Packet> {
+    let cut = || anyhow::anyhow!("a message is cut off");
+    let (length, rest) = body.split_first_chunk::<2>().ok_or_else(cut)?;
+    let (topic, mut rest) = rest
+        .split_at_checked(usize::from(u16::from_be_bytes(*length)))
+        .ok_or_else(cut)?;
+    let qos = (first >> 1) & 3;
+    let mut pkid = 0;
+    if qos > 0 {
+        let (id, payload) = rest.split_first_chunk::<2>().ok_or_else(cut)?;
+        (pkid, rest) = (u16::from_be_bytes(*id), payload);
+    }
+    Ok(Packet::Publish {
+        qos,
+        pkid,
+        topic: String::from_utf8(topic.to_vec())?,
+        payload: rest.to_vec(),
+    })
 }

@@ -1,4 +1,5 @@
-//! Power cuts: the agent's writes are recorded, and the disk is rebuilt as it could look at random instants.
+//! Power cuts: the agent's writes are recorded, and the disk is rebuilt as it could look at random instants. Readings in the
+//! buffer are asked for, and sessions and retained messages of MQTT (`post`).
 //!
 //! What is found there is read with the agent's own recovery and buffer, in a process of its own, which is the way the
 //! agent starts; what it must hold is what clients had been told by then and Kafka had not got yet.
@@ -7,6 +8,7 @@ use std::{collections::HashSet, path::Path, process::Stdio, sync::Arc, time::Dur
 
 use anyhow::{Context, Result, ensure};
 use edge_agent::{
+    broker,
     buffer::{self, Buffer, Found, Limits, Sequence},
     message::Message,
     recovery,
@@ -18,10 +20,11 @@ use tokio::{process::Command, sync::watch, task::JoinSet, time::timeout};
 use crate::{
     Report,
     agent::{Agent, Settings},
-    client::{Client, Task},
+    client::{self, Client, Task},
     far_end,
     fleet::{self, Identity},
     ledger::Ledger,
+    post::{self, Post},
     recording::{self, Recording},
 };
 
@@ -87,6 +90,7 @@ pub async fn run(plan: Plan, inspector: &Path) -> Result<Report> {
     for device in fleet::fleet(plan.clients, 15) {
         clients.spawn(Client::new(device, agent.mqtt, ledger.clone(), tasks.clone()).run());
     }
+    let (post, mut pairs) = Post::start(agent.mqtt, &tasks);
     // A third with Kafka there, a third with Kafka away so that a backlog grows, a third while it is drained.
     let until = async |share: u64| {
         eventually("acknowledgements", RECORD_WITHIN, async || {
@@ -100,39 +104,38 @@ pub async fn run(plan: Plan, inspector: &Path) -> Result<Report> {
     until(2).await?;
     broker.signal(rustix::process::Signal::CONT).await?;
     until(3).await?;
-    task.send_replace(Task::Settle);
-    let settled = timeout(SETTLE_WITHIN, async {
-        while clients.join_next().await.is_some() {}
-    });
-    settled
-        .await
-        .context("clients are not told what became of their messages")?;
-    eventually("an empty buffer", SETTLE_WITHIN, async || {
-        Ok((agent.backlog().await == Some(0)).then_some(()))
-    })
-    .await?;
+    client::settle(&task, &mut clients, SETTLE_WITHIN).await?;
+    while let Some(pair) = pairs.join_next().await {
+        pair?.context("a reader and its writer")?;
+    }
+    agent.drained(SETTLE_WITHIN).await?;
     agent.part.stop().await;
     let bootstrap = kafka.bootstrap().to_owned();
     let found = tokio::task::spawn_blocking(move || far_end::read(&bootstrap)).await??;
     kafka.stop().await;
 
     let mut report = far_end::judge(&found, &ledger);
+    report.acknowledged += post.acknowledged();
     let recording = Recording::read(&output, &data)?;
     recording.check_against(&data)?;
     let (writes, syncs) = recording.counts();
     ensure!(syncs > 10, "only {syncs} syncs were recorded");
     eprintln!(
-        "faults: recorded {writes} writes and {syncs} syncs for {} messages",
-        ledger.count()
+        "faults: recorded {writes} writes and {syncs} syncs for {} readings and {} letters and retained values",
+        ledger.count(),
+        post.acknowledged()
     );
     let mut random = StdRng::seed_from_u64(plan.seed);
     let instants = recording.instants();
-    let told: Vec<u64> = ledger.times();
+    let (told, told_by_post) = (ledger.times(), post.times());
     for cut in 0..plan.cuts {
-        let at_us = if cut % 2 == 0 {
-            told[random.random_range(0..told.len())] + random.random_range(0..JUST_AFTER_US)
-        } else {
-            instants[random.random_range(0..instants.len())]
+        let just_after = |times: &[u64], random: &mut StdRng| {
+            times[random.random_range(0..times.len())] + random.random_range(0..JUST_AFTER_US)
+        };
+        let at_us = match cut % 4 {
+            0 => just_after(&told, &mut random),
+            2 => just_after(&told_by_post, &mut random),
+            _ => instants[random.random_range(0..instants.len())],
         };
         let lost = LOST_SHARES[random.random_range(0..LOST_SHARES.len())];
         let left = folder.join(format!("cut-{cut}"));
@@ -143,6 +146,7 @@ pub async fn run(plan: Plan, inspector: &Path) -> Result<Report> {
             &left,
             at_us,
             &ledger,
+            &post,
             &far_end::until(&found, at_us),
             &mut report,
         )
@@ -171,6 +175,7 @@ async fn one(
     left: &Path,
     at_us: u64,
     ledger: &Ledger,
+    post: &Post,
     in_kafka: &HashSet<Identity>,
     report: &mut Report,
 ) -> Result<()> {
@@ -189,8 +194,10 @@ async fn one(
         again.iter().any(|line| line == DAMAGED)
     );
     let mut there = HashSet::new();
+    let mut in_sessions = post::Found::default();
     for line in lines {
         match line.split(' ').collect::<Vec<_>>()[..] {
+            ref words if in_sessions.take(words) => {}
             ["message", device, n] => {
                 let identity = Identity {
                     device: device.to_owned(),
@@ -209,6 +216,7 @@ async fn one(
             }
         }
     }
+    post.judge(&in_sessions, at_us, report);
     for lost in ledger.until(at_us) {
         if !there.contains(&lost) && !in_kafka.contains(&lost) {
             report.missing += 1;
@@ -252,6 +260,7 @@ pub async fn inspect(data: &Path) -> Result<Vec<String>> {
         max_bytes: 1 << 30,
         commit_interval: Duration::from_millis(1),
         commit_bytes: 32 * 1024,
+        when_full: buffer::WhenFull::Reject,
     };
     let opened = recovery::open(data, &limits)?;
     let mut lines = Vec::new();
@@ -262,7 +271,36 @@ pub async fn inspect(data: &Path) -> Result<Vec<String>> {
     lines.extend(whole(&opened.buffer)?.iter().map(|bytes| line(bytes)));
     opened.buffer.append(OWN.into()).await?;
     opened.buffer.close();
+    sessions(data, &mut lines)?;
     Ok(lines)
+}
+
+fn sessions(data: &Path, lines: &mut Vec<String>) -> Result<()> {
+    let held = broker::Store::open(&data.join("sessions"))?.held();
+    let text = |payload: &[u8]| String::from_utf8_lossy(payload).into_owned();
+    if held.replaced || held.unreadable > 0 {
+        lines.push(format!(
+            "the store of sessions was damaged: replaced {}, unreadable {}",
+            held.replaced, held.unreadable
+        ));
+    }
+    for session in held.sessions {
+        let client = &session.client;
+        lines.extend(
+            session
+                .filters
+                .iter()
+                .map(|filter| format!("session {client} {filter}")),
+        );
+        let letters = session.messages.iter();
+        lines.extend(letters.map(|(_, payload)| format!("letter {client} {}", text(payload))));
+    }
+    lines.extend(
+        held.retained
+            .iter()
+            .map(|(topic, payload)| format!("retained {topic} {}", text(payload))),
+    );
+    Ok(())
 }
 
 fn whole(buffer: &Buffer) -> Result<Vec<Vec<u8>>> {

@@ -20,7 +20,7 @@ use anyhow::{Context, Result, ensure};
 use rand::{Rng, RngExt};
 
 /// What strace must be asked for.
-pub const CALLS: &str = "openat,close,dup,pwrite64,write,fdatasync,fsync,ftruncate,rename,renameat,renameat2,unlink,unlinkat,mkdir,mkdirat";
+pub const CALLS: &str = "openat,close,dup,pwrite64,write,fdatasync,fsync,ftruncate,fallocate,rename,renameat,renameat2,unlink,unlinkat,mkdir,mkdirat";
 const SECTOR: usize = 512;
 
 /// The words before the agent's own.
@@ -67,6 +67,11 @@ enum Call {
         bytes: Vec<u8>,
     },
     Truncate {
+        file: usize,
+        length: usize,
+    },
+    /// Blocks up to a length: a file that is shorter grows to it, with zeros.
+    Reserve {
         file: usize,
         length: usize,
     },
@@ -125,6 +130,13 @@ impl Recording {
             };
             let Some(at_us) = micros(stamp) else { continue };
             if let Some(head) = call.strip_suffix(" <unfinished ...>") {
+                if let Some(closed) = head.strip_prefix("close(") {
+                    // Another thread may get the number before this call has returned, so it is free from its beginning.
+                    if let Some(descriptor) = number(closed) {
+                        reader.open.remove(&descriptor);
+                    }
+                    continue;
+                }
                 begun.insert(pid.to_owned(), (at_us, head.to_owned()));
             } else if call.starts_with("<... ") {
                 let Some((begin_us, head)) = begun.remove(pid) else {
@@ -177,6 +189,7 @@ impl Recording {
                     Change::Write(*offset, bytes.clone()).apply(&mut contents[*file]);
                 }
                 Call::Truncate { file, length } => Change::Truncate(*length).apply(&mut contents[*file]),
+                Call::Reserve { file, length } => Change::Reserve(*length).apply(&mut contents[*file]),
                 Call::Name { file, path } => {
                     names.retain(|_, named| named != file);
                     names.insert(path, *file);
@@ -220,7 +233,12 @@ impl Recording {
             match &event.call {
                 Call::Create => {}
                 Call::Write { file, offset, bytes } => files[*file].write(*offset, bytes, event.end_us),
-                Call::Truncate { file, length } => files[*file].truncate(*length, event.end_us),
+                Call::Truncate { file, length } => {
+                    files[*file].open.push((event.end_us, Change::Truncate(*length)))
+                }
+                Call::Reserve { file, length } => {
+                    files[*file].open.push((event.end_us, Change::Reserve(*length)))
+                }
                 Call::Folder { path } => folders.push(path),
                 Call::Sync { file } if event.end_us <= at_us => {
                     files[*file].sync(event.begin_us);
@@ -291,15 +309,12 @@ struct File {
 enum Change {
     Write(usize, Vec<u8>),
     Truncate(usize),
+    Reserve(usize),
 }
 
 impl File {
     fn write(&mut self, offset: usize, bytes: &[u8], end_us: u64) {
         self.open.push((end_us, Change::Write(offset, bytes.to_vec())));
-    }
-
-    fn truncate(&mut self, length: usize, end_us: u64) {
-        self.open.push((end_us, Change::Truncate(length)));
     }
 
     fn sync(&mut self, begin_us: u64) {
@@ -359,6 +374,7 @@ impl Change {
                 to[*offset..end].copy_from_slice(bytes);
             }
             Change::Truncate(length) => to.resize(*length, 0),
+            Change::Reserve(length) => to.resize(to.len().max(*length), 0),
         }
     }
 }
@@ -486,6 +502,22 @@ impl Reader<'_> {
                     .unwrap_or(0);
                 self.recording.events.push(event(Call::Truncate { file, length }));
             }
+            "fallocate" => {
+                let Some(file) = self.open.get(&first).and_then(|descriptor| descriptor.file) else {
+                    return;
+                };
+                let mut numbers = arguments
+                    .split([',', ')'])
+                    .skip(2)
+                    .map(|text| number::<usize>(text.trim()));
+                let (Some(Some(offset)), Some(Some(length))) = (numbers.next(), numbers.next()) else {
+                    return;
+                };
+                self.recording.events.push(event(Call::Reserve {
+                    file,
+                    length: offset + length,
+                }));
+            }
             "fdatasync" | "fsync" => {
                 let Some(descriptor) = self.open.get(&first) else {
                     return;
@@ -555,6 +587,39 @@ mod tests {
 
     fn hex(bytes: &[u8]) -> String {
         bytes.iter().map(|byte| format!("\\x{byte:02x}")).collect()
+    }
+
+    /// A thread's `close` returns after another thread was given the same number.
+    #[test]
+    fn a_number_that_is_used_again_before_close_has_returned_is_the_new_files() -> Result<()> {
+        let folder = std::env::temp_dir().join(format!("faults-reused-{}", std::process::id()));
+        std::fs::create_dir_all(&folder)?;
+        let open = |thread: u32, at: u32, path: &str| {
+            let path = hex(path.as_bytes());
+            format!(
+                "{thread}  100.0000{at} openat(AT_FDCWD, \"{path}\", O_RDWR|O_CREAT, 0666) = 5 <0.000001>"
+            )
+        };
+        let trace = [
+            open(7, 10, "/d/old"),
+            "7  100.000020 close(5 <unfinished ...>".to_owned(),
+            open(8, 21, "/d/new"),
+            "7  100.000030 <... close resumed>) = 0 <0.000010>".to_owned(),
+            format!(
+                "8  100.000040 pwrite64(5, \"{}\", 3, 0) = 3 <0.000001>",
+                hex(b"new")
+            ),
+            "8  100.000050 fdatasync(5) = 0 <0.000001>".to_owned(),
+        ];
+        let output = folder.join("trace");
+        std::fs::write(&output, trace.join("\n"))?;
+        let recording = Recording::read(&output, Path::new("/d"))?;
+        assert_eq!(recording.counts(), (1, 1));
+        let mut random = rand::rngs::StdRng::seed_from_u64(1);
+        recording.cut(100_000_060, &folder.join("left"), 0.5, &mut random)?;
+        assert_eq!(std::fs::read(folder.join("left/new"))?, b"new");
+        std::fs::remove_dir_all(folder)?;
+        Ok(())
     }
 
     #[test]

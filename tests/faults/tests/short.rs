@@ -1,10 +1,10 @@
-//! The short form: kills, troubles of Kafka and of the links, and power cuts, some seconds each. `make test-faults` runs
-//! the long one.
+//! The short form: kills, troubles of Kafka and of the links, a disk that is full by the agent's own buffer and by somebody
+//! else's file, a backlog, and power cuts, some seconds each. `make test-faults` runs the long one.
 
 use std::path::Path;
 
 use anyhow::Result;
-use faults::{Report, kills, power};
+use faults::{Report, backlog, disk, kills, power};
 
 /// One program, one after the other: each needs a Kafka and the machine for itself.
 #[tokio::test(flavor = "multi_thread")]
@@ -18,6 +18,8 @@ async fn nothing_acknowledged_is_lost_doubled_or_reordered() -> Result<()> {
         })
         .await?,
     );
+    report.add(disk::run(2).await?);
+    report.add(backlog::run(15_000).await?);
     if power::can_record().await {
         let plan = power::Plan {
             cuts: 50,

@@ -1,6 +1,7 @@
 // The OpenID provider of the demo and the tests: `oidc-provider`, a certified implementation, with one user. Production has
 // Authentik; what the services see (discovery, keys, JWT access tokens with audience and scopes) is the same.
 // It never listens on anything but 127.0.0.1 and never asks for consent: its only browser client is our own web page.
+// Its people: demo, who may do everything; guest, who may see energy and temperatures only; brief, whose access tokens end after 20 s.
 //
 // environment:
 //   OIDC_PORT                  port on 127.0.0.1; the issuer is http://127.0.0.1:<port>
@@ -26,7 +27,11 @@ const SCOPES = [
 const AUDIENCE = 'homelab';
 // RFC 8707 wants an absolute URI here; the audience in the token is the plain name the services are configured with.
 const RESOURCE = 'urn:homelab:api';
-const USERS = new Map([['demo', { password: 'demo', name: 'Demo User' }]]);
+const USERS = new Map([
+  ['demo', { password: 'demo', name: 'Demo User', scopes: SCOPES }],
+  ['guest', { password: 'guest', name: 'Guest User', scopes: ['read:energy', 'read:temperature'] }],
+  ['brief', { password: 'brief', name: 'Brief User', scopes: SCOPES, tokenSeconds: 20 }],
+]);
 // A login form is two short fields; more is not a login.
 const FORM_LIMIT_BYTES = 4096;
 
@@ -59,7 +64,7 @@ function account(_ctx, id) {
   return user && { accountId: id, claims: () => ({ sub: id, name: user.name, preferred_username: id }) };
 }
 
-// Our own page needs no consent screen: whatever it asks for and we know is granted.
+// Our own page needs no consent screen: of what it asks for each person gets what they may have, and is not asked about the rest.
 async function grantEverything(ctx) {
   const { client, session, provider } = ctx.oidc;
   const existing = session.grantIdFor(client.clientId);
@@ -67,7 +72,9 @@ async function grantEverything(ctx) {
     (existing && (await provider.Grant.find(existing))) ??
     new provider.Grant({ clientId: client.clientId, accountId: session.accountId });
   grant.addOIDCScope('openid profile offline_access');
-  grant.addResourceScope(RESOURCE, SCOPES.join(' '));
+  const { scopes } = USERS.get(session.accountId);
+  grant.addResourceScope(RESOURCE, scopes.join(' '));
+  grant.rejectResourceScope(RESOURCE, SCOPES.filter((scope) => !scopes.includes(scope)).join(' '));
   await grant.save();
   return grant;
 }
@@ -145,7 +152,7 @@ const provider = new Provider(issuer, {
     return user ? { name: user.name, preferred_username: token.accountId } : undefined;
   },
   interactions: { url: (_ctx, interaction) => `/interaction/${interaction.uid}` },
-  ttl: { Grant: 86400, Interaction: 3600, Session: 86400, AccessToken: accessTokenSeconds, ClientCredentials: accessTokenSeconds, IdToken: 3600, RefreshToken: 86400 },
+  ttl: { Grant: 86400, Interaction: 3600, Session: 86400, AccessToken: (_ctx, token) => USERS.get(token.accountId)?.tokenSeconds ?? accessTokenSeconds, ClientCredentials: accessTokenSeconds, IdToken: 3600, RefreshToken: 86400 },
   features: {
     devInteractions: { enabled: false },
     clientCredentials: { enabled: true },
@@ -158,7 +165,6 @@ const provider = new Provider(issuer, {
         scope: SCOPES.join(' '),
         audience: AUDIENCE,
         accessTokenFormat: 'jwt',
-        accessTokenTTL: accessTokenSeconds,
         jwt: { sign: { alg: 'RS256' } },
       }),
     },

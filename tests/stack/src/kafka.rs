@@ -10,13 +10,16 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
 use rdkafka::ClientConfig;
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer, ThreadedProducer};
 use rdkafka::types::RDKafkaErrorCode;
 use tokio::process::Command;
 
-use crate::{part::Part, port};
+use crate::{
+    part::{Part, eventually},
+    port,
+};
 
 /// A cold JVM on a busy two-core machine has been seen to take 12 s; 2 s is usual.
 const READY_WITHIN: Duration = Duration::from_secs(60);
@@ -222,6 +225,51 @@ impl Kafka {
             }
         }
         Ok(())
+    }
+
+    /// Sets the largest batch a topic takes, and waits until the broker goes by it.
+    ///
+    /// # Errors
+    /// When it cannot be set.
+    pub async fn set_max_message_bytes(&self, topic: &str, bytes: u32) -> Result<()> {
+        let admin = admin_client(&self.bootstrap)?;
+        let options = AdminOptions::new().operation_timeout(Some(ADMIN_WITHIN));
+        let wanted = bytes.to_string();
+        // What is not named goes back to the broker's default.
+        let config = AlterConfig::new(ResourceSpecifier::Topic(topic))
+            .set("message.timestamp.type", "LogAppendTime")
+            .set("max.message.bytes", &wanted);
+        for outcome in admin.alter_configs([&config], &options).await? {
+            outcome.map_err(|(_, error)| anyhow!("cannot configure topic {topic}: {error}"))?;
+        }
+        let specifier = ResourceSpecifier::Topic(topic);
+        eventually("the topic's configuration", ADMIN_WITHIN, async || {
+            let answers = admin.describe_configs([&specifier], &options).await?;
+            let config = answers.into_iter().next().context("one answer")?;
+            let config = config.map_err(|error| anyhow!("{error}"))?;
+            let entry = config.get("max.message.bytes");
+            Ok(entry
+                .is_some_and(|entry| entry.value.as_deref() == Some(&wanted))
+                .then_some(()))
+        })
+        .await
+    }
+
+    /// Deletes a topic, and waits until the broker knows nothing of it.
+    ///
+    /// # Errors
+    /// When it cannot be deleted.
+    pub async fn delete_topic(&self, topic: &str) -> Result<()> {
+        let admin = admin_client(&self.bootstrap)?;
+        let options = AdminOptions::new().operation_timeout(Some(ADMIN_WITHIN));
+        for outcome in admin.delete_topics(&[topic], &options).await? {
+            outcome.map_err(|(topic, error)| anyhow!("cannot delete topic {topic}: {error}"))?;
+        }
+        eventually("the end of a topic", ADMIN_WITHIN, async || {
+            let known = admin.inner().fetch_metadata(None, Duration::from_secs(5))?;
+            Ok((known.topics().iter().all(|known| known.name() != topic)).then_some(()))
+        })
+        .await
     }
 
     /// Produces records, each `(topic, key, value)`, and waits until the broker has them all. Blocks.

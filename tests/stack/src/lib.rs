@@ -6,9 +6,11 @@
 //! `KAFKA_BOOTSTRAP`.
 
 pub mod binaries;
+pub mod control;
 pub mod frames;
 pub mod gateway;
 pub mod guardian;
+pub mod house;
 pub mod http;
 pub mod issuer;
 pub mod kafka;
@@ -18,9 +20,11 @@ pub mod oidc;
 pub mod part;
 pub mod port;
 pub mod postgres;
+pub mod secured;
 pub mod smoke;
 pub mod stack;
 pub mod timescale;
 pub mod web;
 
-pub use stack::{Agent, Devices, Options, Running, Service, Stack};
+pub use house::Devices;
+pub use stack::{Agent, Options, Running, Service, Stack};

@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use stack::{Devices, Options, Stack, frames, guardian, kafka, oidc};
+use stack::{Devices, Options, Stack, control, frames, guardian, kafka, oidc};
+use tokio::net::TcpListener;
 use tokio::process::Command;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::timeout;
@@ -51,7 +52,12 @@ enum Action {
     #[command(after_help = "The command's environment:
   STACK_WEB_URL (empty with --no-web) STACK_API_URL STACK_SETTINGS_URL STACK_WS_URL STACK_ISSUER_URL
   STACK_MQTT_HOST STACK_MQTT_PORT STACK_KAFKA_BOOTSTRAP STACK_DATABASE_URL (the read API's role)
-  STACK_DEMO_USER STACK_DEMO_PASSWORD STACK_LOGS (a folder)")]
+  STACK_DEMO_USER STACK_DEMO_PASSWORD STACK_LOGS (a folder)
+  STACK_METER STACK_PUMP STACK_PLUGS (device ids of the simulated house)
+  STACK_CONTROL_URL, which takes POST requests:
+    /house {\"older_days\":365}        begin the simulated house, with a day of history and so many days more of a thinner one
+    /pump/BEHAVIOUR /plugs/BEHAVIOUR  applies, ignores, other or offline: what they do with what they are told
+    /parts/NAME/ACTION                stop, start or restart a part, named as its log is")]
     Run {
         #[command(flatten)]
         common: Common,
@@ -61,6 +67,9 @@ enum Action {
         /// Run the simulated devices, with a day of history.
         #[arg(long)]
         devices: bool,
+        /// Give a device so many seconds to confirm a command, instead of homelab-settings-api's own time.
+        #[arg(long, value_name = "SECONDS")]
+        command_wait: Option<u64>,
         /// The command, after two dashes.
         #[arg(last = true, required = true)]
         command: Vec<std::ffi::OsString>,
@@ -144,12 +153,26 @@ async fn act(action: Action, stop: &CancellationToken) -> Result<ExitCode> {
             ..common.options(kafka::Choice::RealOrMock)
         },
         Action::Smoke(common) => common.options(kafka::Choice::Real),
-        Action::Run { common, no_web, .. } => Options {
+        Action::Run {
+            common,
+            no_web,
+            devices,
+            command_wait,
+            ..
+        } => Options {
             web: !no_web,
+            devices: devices.then(Devices::default),
+            // The command may begin the simulated house later; where its devices are is said at the start.
+            locations: simulated()
+                .locations()
+                .into_iter()
+                .map(|(device, location)| (device, location.to_owned()))
+                .collect(),
+            command_wait: command_wait.map(Duration::from_secs),
             ..common.options(kafka::Choice::Real)
         },
     };
-    let Some(stack) = stop
+    let Some(mut stack) = stop
         .run_until_cancelled(Stack::start(options))
         .await
         .transpose()?
@@ -159,7 +182,7 @@ async fn act(action: Action, stop: &CancellationToken) -> Result<ExitCode> {
     let outcome = match action {
         Action::Demo(_) => demo(&stack, stop).await,
         Action::Smoke(_) => smoke(&stack, stop).await,
-        Action::Run { command, .. } => run_command(&stack, &command, stop).await,
+        Action::Run { command, .. } => run_command(&mut stack, &command, stop).await,
     };
     stack.stop().await;
     outcome
@@ -205,9 +228,14 @@ Ctrl-C ends everything.",
     Ok(ExitCode::SUCCESS)
 }
 
+/// What the simulated house of this program has, begun or not.
+fn simulated() -> devices::Inventory {
+    devices::Inventory::of(&devices::House::new(Devices::default().seed))
+}
+
 /// The command runs in a process group of its own in the guardian's care, with the terminal's output.
 async fn run_command(
-    stack: &Stack,
+    stack: &mut Stack,
     command: &[std::ffi::OsString],
     stop: &CancellationToken,
 ) -> Result<ExitCode> {
@@ -215,6 +243,8 @@ async fn run_command(
     let run = stack.run();
     let (mark, id) = run.mark();
     let mqtt = stack.mqtt();
+    let control = TcpListener::bind((std::net::Ipv4Addr::LOCALHOST, 0)).await?;
+    let house = simulated();
     let mut child = Command::new(program)
         .args(arguments)
         .env(mark, id)
@@ -230,6 +260,10 @@ async fn run_command(
         .env("STACK_DEMO_USER", oidc::DEMO_USER)
         .env("STACK_DEMO_PASSWORD", oidc::DEMO_PASSWORD)
         .env("STACK_LOGS", run.folder().join("logs"))
+        .env("STACK_CONTROL_URL", format!("http://{}", control.local_addr()?))
+        .env("STACK_METER", &house.saveeye)
+        .env("STACK_PUMP", &house.pump)
+        .env("STACK_PLUGS", format!("{},{}", house.tasmota, house.shelly_plug))
         .stdin(Stdio::null())
         .process_group(0)
         .kill_on_drop(true)
@@ -239,6 +273,10 @@ async fn run_command(
     run.guard(group);
     let status = tokio::select! {
         status = child.wait() => status?,
+        ended = control::serve(control, stack) => {
+            ended?;
+            anyhow::bail!("the control endpoint ended before the command");
+        }
         () = stop.cancelled() => {
             if let Some(group) = rustix::process::Pid::from_raw(group.cast_signed()) {
                 let _ended = rustix::process::kill_process_group(group, rustix::process::Signal::TERM);

@@ -8,14 +8,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use chrono::Utc;
+use devices::Behaviour;
 use tokio::net::TcpListener;
 use tokio::process::Command;
-use tokio::task::JoinHandle;
-use tokio_util::sync::CancellationToken;
 
 use crate::gateway::{Gateway, Upstreams};
 use crate::guardian::{self, Run};
+use crate::house::{Devices, House, history};
 use crate::issuer::TestIssuer;
 use crate::kafka::{self, Kafka};
 use crate::oidc::{self, Oidc};
@@ -51,6 +50,8 @@ pub struct Options {
     pub locations: BTreeMap<String, String>,
     /// `EDGE_AGENT_*` variables for every agent.
     pub agent_environment: BTreeMap<String, String>,
+    /// How long homelab-settings-api gives a device to confirm an attempt; by default the service's own time.
+    pub command_wait: Option<Duration>,
 }
 
 impl Default for Options {
@@ -65,37 +66,9 @@ impl Default for Options {
             devices: None,
             locations: BTreeMap::new(),
             agent_environment: BTreeMap::new(),
+            command_wait: None,
         }
     }
-}
-
-/// The simulated house.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Devices {
-    /// Chooses device ids, weather and habits; the same seed gives the same house.
-    pub seed: u64,
-    /// How far back its history goes when the stack starts.
-    pub history: Duration,
-    /// How often its devices send.
-    pub pace: devices::Pace,
-}
-
-impl Default for Devices {
-    fn default() -> Devices {
-        // Every chart of the first page is full: 24 hours, and the local day they began in.
-        Devices {
-            seed: 1,
-            history: Duration::from_secs(26 * 60 * 60),
-            pace: devices::Pace::DEMO,
-        }
-    }
-}
-
-/// Simulated devices that run as a task of this process.
-struct House {
-    house: Arc<devices::House>,
-    stop: CancellationToken,
-    task: JoinHandle<()>,
 }
 
 /// The services of the cluster.
@@ -233,12 +206,7 @@ impl Stack {
             .devices
             .map(|devices| Arc::new(devices::House::new(devices.seed)));
         if let (Some(house), Some(devices)) = (&house, options.devices) {
-            step(
-                "history of the simulated house",
-                "produced",
-                history(&kafka, house, devices.history),
-            )
-            .await?;
+            history(&kafka, house, devices).await?;
         }
         let test_issuer = if options.test_issuer {
             Some(TestIssuer::start().await?)
@@ -265,6 +233,7 @@ impl Stack {
             postgres: &postgres,
             issuers: &issuers,
             origin: &origin,
+            command_wait: options.command_wait,
         };
         let (agents, sink, api, settings_api, ws) = tokio::try_join!(
             launch.agents(&options),
@@ -406,61 +375,77 @@ impl Stack {
         Ok(&house.house)
     }
 
+    /// Begins the simulated house in a stack that was started without: its history, and then its devices. Their locations are those that
+    /// the agents were started with.
+    ///
+    /// # Errors
+    /// When there is one already, or the broker does not take its history.
+    pub async fn begin_house(&mut self, devices: Devices) -> Result<()> {
+        anyhow::ensure!(self.house.is_none(), "the simulated house is there already");
+        let house = Arc::new(devices::House::new(devices.seed));
+        history(&self.kafka, &house, devices).await?;
+        self.house = Some(House::start(house, devices.pace, self.mqtt()));
+        Ok(())
+    }
+
+    /// Changes what the simulated heat pump does with what is written to it.
+    ///
+    /// # Errors
+    /// When there is no simulated house.
+    pub fn tell_pump(&self, behaviour: Behaviour) -> Result<()> {
+        let house = self.house.as_ref().context("there is no simulated house")?;
+        house.pump.send_replace(behaviour);
+        Ok(())
+    }
+
+    /// Changes what the simulated plugs do with commands.
+    ///
+    /// # Errors
+    /// When there is no simulated house.
+    pub fn tell_plugs(&self, behaviour: Behaviour) -> Result<()> {
+        let house = self.house.as_ref().context("there is no simulated house")?;
+        house.plugs.send_replace(behaviour);
+        Ok(())
+    }
+
+    /// The services, in no order.
+    pub fn services(&self) -> [&Running; 4] {
+        [&self.sink, &self.api, &self.settings_api, &self.ws]
+    }
+
+    /// The processes that a test may stop and start: services, agents, and the OpenID provider.
+    pub fn parts(&self) -> Vec<&Part> {
+        let services = self.services().map(Running::part);
+        let agents = self.agents.iter().map(Agent::part);
+        services
+            .into_iter()
+            .chain(agents)
+            .chain([self.oidc.part()])
+            .collect()
+    }
+
     /// A connection string for a role of a database: `telemetry` has `sink` and `api`, `homelab_settings` has `settings`.
     pub fn database_url(&self, role: &str, database: &str) -> String {
         self.postgres.url(role, database)
     }
 
     /// Takes everything down, in the order that lets each part finish.
-    pub async fn stop(self) {
+    pub async fn stop(mut self) {
         eprintln!("stack: stopping");
-        if let Some(house) = self.house {
-            house.stop.cancel();
-            let _ended = house.task.await;
+        if let Some(house) = self.house.take() {
+            house.stop().await;
         }
         if let Some(gateway) = &self.gateway {
             gateway.stop().await;
         }
         futures_util::future::join_all(self.agents.iter().map(|agent| agent.part.stop())).await;
-        let services =
-            [&self.sink, &self.api, &self.settings_api, &self.ws].map(|service| service.part.stop());
+        let services = self.services().map(|service| service.part.stop());
         futures_util::future::join_all(services).await;
         if let Some(mut issuer) = self.test_issuer {
             issuer.stop().await;
         }
         tokio::join!(self.oidc.part().stop(), self.kafka.stop(), self.postgres.stop());
     }
-}
-
-impl House {
-    fn start(house: Arc<devices::House>, pace: devices::Pace, agent: SocketAddr) -> House {
-        let stop = CancellationToken::new();
-        let options = devices::Options {
-            pace,
-            ..devices::Options::new(agent.to_string(), house.clone())
-        };
-        let running = devices::run(options, stop.clone());
-        let task = tokio::spawn(async move {
-            if let Err(error) = running.await {
-                eprintln!("stack: the simulated devices ended: {error:#}");
-            }
-        });
-        House { house, stop, task }
-    }
-}
-
-/// An agent stamps what it receives with the time it has, so the past goes into the topics directly.
-async fn history(kafka: &Kafka, house: &Arc<devices::House>, length: Duration) -> Result<u64> {
-    let to = Utc::now();
-    let from = to - length;
-    // Painting the house's days and producing both take the processor for a while; neither can be awaited.
-    tokio::task::block_in_place(|| {
-        kafka.produce(devices::backfill(house, from, to).map(|record| {
-            let topic = telemetry::topic::of(record.reading.kind());
-            let json = serde_json::to_string(&record).expect("a record is plain JSON");
-            (topic, record.device_id.to_string(), json)
-        }))
-    })
 }
 
 async fn start_kafka(choice: kafka::Choice, run: &Run) -> Result<Kafka> {
@@ -478,7 +463,7 @@ async fn start_oidc(run: &Run, origin: &str) -> Result<Oidc> {
 }
 
 /// Says when a part is there and how long it took; the name goes into the error when it is not.
-async fn step<T>(name: &str, done: &str, work: impl Future<Output = Result<T>>) -> Result<T> {
+pub(crate) async fn step<T>(name: &str, done: &str, work: impl Future<Output = Result<T>>) -> Result<T> {
     let begin = Instant::now();
     eprintln!("stack: {name} ...");
     let value = work.await.with_context(|| name.to_owned())?;
@@ -494,6 +479,7 @@ struct Launch<'a> {
     postgres: &'a Postgres,
     issuers: &'a str,
     origin: &'a str,
+    command_wait: Option<Duration>,
 }
 
 impl Launch<'_> {
@@ -529,6 +515,9 @@ impl Launch<'_> {
         }
         if service == Service::Ws {
             command.env("ALLOWED_ORIGINS", self.origin);
+        }
+        if let (Service::SettingsApi, Some(wait)) = (service, self.command_wait) {
+            command.env("COMMAND_WAIT_SECONDS", wait.as_secs().to_string());
         }
         step(name, "ready", async {
             let running = Running {
@@ -596,7 +585,12 @@ impl Launch<'_> {
             ("admin".to_owned(), table("listen", admin.to_string()).into()),
             (
                 "kafka".to_owned(),
-                table("bootstrap", self.kafka.bootstrap().to_owned()).into(),
+                toml::Table::from_iter([
+                    ("bootstrap".to_owned(), self.kafka.bootstrap().into()),
+                    // A broker that KAFKA_BOOTSTRAP names may be on another machine.
+                    ("allow_plaintext".to_owned(), self.kafka.is_shared().into()),
+                ])
+                .into(),
             ),
             // The machine's clock is what the tests compare with, and a container's kernel never says it is synchronised.
             ("clock".to_owned(), table("source", "trusted".to_owned()).into()),

@@ -112,8 +112,9 @@ async fn look(pool: &PgPool, pace: Pace, now: DateTime<Utc>) -> Result<(), sqlx:
         }
     }
     drop(connection);
-    // After an outage the latest run of a plug is the one that holds.
-    due.sort_by_key(|run| (run.at, run.schedule));
+    // After an outage the latest run of a plug is the one that holds. In the night that lacks an hour two local times are one
+    // instant: the later on the clock comes last, as in every other night.
+    due.sort_by_key(|run| (run.at, run.date, run.time, run.schedule));
     for run in due {
         let mut transaction = pool.begin().await?;
         make(&mut transaction, &run, pace, now).await?;
@@ -269,6 +270,35 @@ mod tests {
             "2026-10-25T00:30:00Z",
         )
         .await;
+
+        // In the night without 02:30 it is one instant with 03:00, which comes last whichever was made first.
+        sqlx::query(
+            "insert into power_plugs (plug_id, agent, is_on, reported_at) values ('late', 'p0', false, now())",
+        )
+        .execute(&pool)
+        .await
+        .unwrap();
+        sqlx::query(
+            "insert into power_plug_schedules (plug_id, weekdays, local_time, turn_on, created_by, effective_from)
+             values ('late', '{7}', '03:00', true, 'x', '2026-03-28'), ('late', '{7}', '02:30', false, 'x', '2026-03-28')",
+        )
+        .execute(&pool)
+        .await
+        .unwrap();
+        look(&pool, Pace::default(), at("2026-03-29T01:05:00Z"))
+            .await
+            .unwrap();
+        let wanted: Vec<bool> = sqlx::query_scalar(
+            "select (wanted->>'on')::boolean from outbox where device_id = 'late' order by id",
+        )
+        .fetch_all(&pool)
+        .await
+        .unwrap();
+        assert_eq!(wanted.last(), Some(&true), "{wanted:?}");
+        sqlx::query("delete from power_plug_schedules where plug_id = 'late'")
+            .execute(&pool)
+            .await
+            .unwrap();
 
         // After an outage: within the grace of 15 minutes it is made, beyond it is noted and not made.
         look(&pool, Pace::default(), at("2026-11-03T01:44:00Z"))

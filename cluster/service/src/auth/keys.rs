@@ -1,17 +1,30 @@
 //! The public keys of an issuer, and which of them may verify a token.
 
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
 use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, KeyAlgorithm, KeyOperations, PublicKeyUse};
 use jsonwebtoken::{Algorithm, DecodingKey, DecodingKeyKind};
 use serde::Deserialize;
+use sha2::{Digest, Sha256};
+
+use super::claims::Claims;
 
 /// Keys looked at in a set: issuers publish two or three while they rotate.
 const KEYS: usize = 100;
 /// Shortest RSA modulus believed, in bytes (2,048 bits, RFC 7518 section 3.3).
 const RSA_BYTES: usize = 256;
 
-/// The usable keys of one issuer.
+/// Tokens remembered as verified, at most a few hundred bytes each: a household's browsers and scripts have a few dozen.
+const VERIFIED: usize = 500;
+
+/// The usable keys of one issuer, and what the tokens they have verified say. Another fetch makes another `Keys`, so what
+/// a key has verified is forgotten with it.
 #[derive(Debug)]
-pub(super) struct Keys(Vec<Key>);
+pub(super) struct Keys {
+    keys: Vec<Key>,
+    verified: Mutex<HashMap<[u8; 32], Claims>>,
+}
 
 #[derive(Debug)]
 struct Key {
@@ -41,11 +54,34 @@ impl Keys {
         }
         let set: Set = serde_json::from_slice(bytes)?;
         let keys: Vec<_> = set.keys.into_iter().take(KEYS).filter_map(usable).collect();
-        Ok((!keys.is_empty()).then_some(Self(keys)))
+        Ok((!keys.is_empty()).then(|| Self {
+            keys,
+            verified: Mutex::default(),
+        }))
     }
 
     pub(super) fn len(&self) -> usize {
-        self.0.len()
+        self.keys.len()
+    }
+
+    /// What this token says, when these keys have verified it before: the same bytes under the same keys have the same
+    /// signature, issuer and audience, and checking them costs more than all else of a request. That it has not expired
+    /// since is the caller's to check.
+    pub(super) fn verified(&self, token: &str) -> Option<Claims> {
+        self.remembered().get(&digest(token)).cloned()
+    }
+
+    /// Remembers a token that passed every check.
+    pub(super) fn remember(&self, token: &str, claims: Claims) {
+        let mut remembered = self.remembered();
+        if remembered.len() >= VERIFIED {
+            remembered.clear();
+        }
+        remembered.insert(digest(token), claims);
+    }
+
+    fn remembered(&self) -> MutexGuard<'_, HashMap<[u8; 32], Claims>> {
+        self.verified.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The key for a token with this header.
@@ -54,7 +90,7 @@ impl Keys {
         match id {
             Some(id) => {
                 let mut named = self
-                    .0
+                    .keys
                     .iter()
                     .filter(|key| key.id.as_deref() == Some(id))
                     .peekable();
@@ -64,7 +100,7 @@ impl Keys {
                 named.find(fits).map(|key| &key.key).ok_or(NoKey::Mismatch)
             }
             None => {
-                let mut fitting = self.0.iter().filter(fits);
+                let mut fitting = self.keys.iter().filter(fits);
                 match (fitting.next(), fitting.next()) {
                     (Some(key), None) => Ok(&key.key),
                     (Some(_), Some(_)) => Err(NoKey::Ambiguous),
@@ -73,6 +109,11 @@ impl Keys {
             }
         }
     }
+}
+
+/// The token itself is not kept.
+fn digest(token: &str) -> [u8; 32] {
+    Sha256::digest(token).into()
 }
 
 fn usable(value: serde_json::Value) -> Option<Key> {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use chrono::Utc;
 use jsonwebtoken::errors::ErrorKind;
 use jsonwebtoken::{Algorithm, Validation};
 use reqwest::Client;
@@ -153,6 +154,13 @@ impl Verifier {
         }
         let keys = keys.ok_or(AuthError::Unavailable)?;
         let key = keys.find(key_id, header.alg).map_err(|_| AuthError::Key)?;
+        if let Some(claims) = keys.verified(token) {
+            return if Utc::now() > claims.expires_at + LEEWAY {
+                Err(AuthError::Expired)
+            } else {
+                Ok(claims)
+            };
+        }
 
         let mut validation = Validation::new(header.alg);
         validation.leeway = LEEWAY.as_secs();
@@ -160,8 +168,11 @@ impl Verifier {
         validation.set_issuer(&[issuer.name()]);
         validation.set_audience(&self.audiences);
         validation.set_required_spec_claims(&["exp", "iss", "aud", "sub"]);
-        let token = jsonwebtoken::decode::<Payload>(token, key, &validation).map_err(|e| reason(e.kind()))?;
-        token.claims.into_claims().ok_or(AuthError::Malformed)
+        let decoded =
+            jsonwebtoken::decode::<Payload>(token, key, &validation).map_err(|e| reason(e.kind()))?;
+        let claims = decoded.claims.into_claims().ok_or(AuthError::Malformed)?;
+        keys.remember(token, claims.clone());
+        Ok(claims)
     }
 
     /// The issuer a token claims to be of. This reads the claims before the signature is checked, only to choose

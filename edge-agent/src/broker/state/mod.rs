@@ -1,7 +1,16 @@
 //! All sessions, subscriptions and retained messages, and the routing between them.
 //!
 //! One lock guards it; every operation is short and none waits. Connections call in, and are woken when something
-//! waits for them. Nothing here touches a socket or the disk.
+//! waits for them. What must outlive the agent is noted in the journal at the moment it changes. Nothing here touches a
+//! socket or the disk.
+
+mod restore;
+mod routing;
+
+use restore::RETURN;
+pub use restore::Wall;
+pub use routing::Routed;
+use routing::{forwarded, lower};
 
 #[cfg(test)]
 mod tests;
@@ -15,12 +24,15 @@ use std::{
 use tokio::sync::Notify;
 
 use super::{
-    retained::{Message, Retained},
-    session::{Attached, Delivery, Kick, Queued, Session},
+    attached::{Attached, Kick},
+    delivery::Delivery,
+    retained::Retained,
+    session::{Answered, Queued, Session},
+    store::{Journal, form},
     subscriptions::{ClientId, Subscription, Subscriptions, levels, parse_filter},
     wire::{
-        Connect, DisconnectReason, Filter, Goodbye, Outgoing, Publish, PublishProperties, QoS,
-        RetainHandling, SubscribeVerdict, UnsubAckReason,
+        Connect, DisconnectReason, Filter, Goodbye, Outgoing, Publish, RetainHandling, SubscribeVerdict,
+        UnsubAckReason,
     },
 };
 use crate::topic_filter::TopicFilter;
@@ -34,8 +46,6 @@ const SUBSCRIBED_LEVELS: usize = 40_000;
 /// A version 3.1.1 session that asked to be kept is forgotten after a week without its client:
 /// that version has no word for "how long".
 const V311_EXPIRY: Duration = Duration::from_secs(7 * 24 * 3600);
-/// How late a message of the agent's own may reach a client that is slow to read.
-const NOW: Duration = Duration::from_secs(5);
 /// "For ever" in version 5.
 const NEVER_EXPIRES: u32 = u32::MAX;
 
@@ -52,6 +62,8 @@ pub struct Counts {
     pub retained_refused: u64,
     /// Sessions forgotten to make room for others.
     pub sessions_evicted: u64,
+    /// Times a session began to lose messages because its queue was full.
+    pub slow_subscribers: u64,
 }
 
 /// See the module.
@@ -63,17 +75,19 @@ pub struct State {
     /// Bytes that wait in all sessions.
     held_bytes: Arc<AtomicUsize>,
     next_generation: u64,
+    /// What is not on disk yet.
+    pub journal: Journal,
     /// Counted since start.
     pub counts: Counts,
 }
 
-/// What became of a message.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Routed {
-    /// Sessions that get it.
-    pub sessions: usize,
-    /// One of them is connected and falls behind.
-    pub crowded: bool,
+/// What is known of a client that is let in, besides its CONNECT.
+#[derive(Clone, Default)]
+pub struct Admitted {
+    /// The user it has proven to be.
+    pub user: Option<String>,
+    /// Topics it gets by no subscription.
+    pub refused: Arc<[TopicFilter]>,
 }
 
 /// A connection that was let in.
@@ -88,11 +102,13 @@ pub struct Connected {
     pub kick: Kick,
     /// A delayed will of the earlier session that is due because the session ends.
     pub will: Option<Publish>,
+    /// Messages that were lost to the session's full queue since its client was told last.
+    pub lost: u64,
 }
 
 impl State {
     /// Lets a client in; `None` when there are too many sessions. An older connection with the same id is ended.
-    pub fn connect(&mut self, client: &ClientId, connect: Connect) -> Option<Connected> {
+    pub fn connect(&mut self, client: &ClientId, connect: Connect, admitted: Admitted) -> Option<Connected> {
         if !self.sessions.contains_key(client) && self.sessions.len() >= SESSIONS && !self.evict() {
             return None;
         }
@@ -100,7 +116,10 @@ impl State {
         if let Some(old) = self.sessions.get_mut(client) {
             let attached = old.attached.take();
             // A session that was to end with its connection ends by a take-over, too.
-            let ends = connect.clean_start || (attached.is_some() && old.expiry == Some(Duration::ZERO));
+            // And what waits for one user is not for another that calls itself the same.
+            let ends = connect.clean_start
+                || (attached.is_some() && old.expiry == Some(Duration::ZERO))
+                || old.user != admitted.user;
             if let Some(attached) = attached {
                 attached.kick.kick(DisconnectReason::SessionTakenOver);
                 // A take-over loses the old connection; its will is due unless it may wait for the session to go on.
@@ -128,7 +147,8 @@ impl State {
         let session = self
             .sessions
             .entry(client.clone())
-            .or_insert_with(|| Session::new(connect.version, held_bytes.clone()));
+            .or_insert_with(|| Session::new(client.clone(), connect.version, held_bytes.clone()));
+        session.user = admitted.user;
         session.expiry = match (connect.session_expiry, connect.clean_start) {
             (None, true) => Some(Duration::ZERO),
             (None, false) => Some(V311_EXPIRY),
@@ -141,8 +161,12 @@ impl State {
             wake: wake.clone(),
             kick: kick.clone(),
             max_packet_size: connect.max_packet_size,
+            refused: admitted.refused,
         };
         session.attach(connect.version, connect.receive_maximum, attached);
+        session.keep(&mut self.journal);
+        session.note_will(&mut self.journal);
+        let lost = std::mem::take(&mut session.lost);
         wake.notify_one();
         Some(Connected {
             generation,
@@ -150,6 +174,7 @@ impl State {
             wake,
             kick,
             will,
+            lost,
         })
     }
 
@@ -177,14 +202,7 @@ impl State {
         goodbye: Option<&Goodbye>,
         now: Instant,
     ) -> Option<Publish> {
-        let session = self.sessions.get_mut(client)?;
-        if session
-            .attached
-            .as_ref()
-            .is_none_or(|a| a.generation != generation)
-        {
-            return None;
-        }
+        let session = attached_as(&mut self.sessions, client, generation)?;
         session.detach(now);
         if let Some(seconds) = goodbye.and_then(|g| g.session_expiry) {
             session.expiry = (seconds != NEVER_EXPIRES).then(|| Duration::from_secs(u64::from(seconds)));
@@ -203,16 +221,46 @@ impl State {
                 session.will_due = Some((now + delay, will.publish));
             }
         }
-        match session.expiry {
-            Some(Duration::ZERO) => self.drop_session(client),
-            Some(expiry) => session.expires = Some(now + expiry),
-            None => session.expires = None,
-        }
+        self.leave(client, now);
         due
     }
 
+    /// A connection ended because the agent stops, which is not the death of its client. The will of a session that is kept
+    /// is published after the next start, if the client does not come back; others are dropped with their sessions.
+    pub fn suspend(&mut self, client: &ClientId, generation: u64, now: Instant) {
+        let Some(session) = attached_as(&mut self.sessions, client, generation) else {
+            return;
+        };
+        session.detach(now);
+        if let Some(will) = session.will.take() {
+            let delay = Duration::from_secs(u64::from(will.delay_seconds));
+            session.will_due = Some((now + delay.max(RETURN), will.publish));
+        }
+        self.leave(client, now);
+    }
+
+    /// What becomes of a session whose connection is gone.
+    fn leave(&mut self, client: &ClientId, now: Instant) {
+        let Some(session) = self.sessions.get_mut(client) else {
+            return;
+        };
+        session.note_will(&mut self.journal);
+        match session.expiry {
+            Some(Duration::ZERO) => self.drop_session(client),
+            Some(expiry) => {
+                session.expires = Some(now + expiry);
+                session.note_itself(&mut self.journal);
+            }
+            None => {
+                session.expires = None;
+                session.note_itself(&mut self.journal);
+            }
+        }
+    }
+
     fn drop_session(&mut self, client: &ClientId) {
-        if let Some(session) = self.sessions.remove(client) {
+        if let Some(mut session) = self.sessions.remove(client) {
+            session.forget(&mut self.journal);
             for filter in session.subscriptions.keys() {
                 if let Some(parsed) = parse_filter(filter) {
                     self.subscriptions.remove(parsed, client);
@@ -233,6 +281,7 @@ impl State {
                 .is_some_and(|(due, _)| ended || *due <= now)
                 && let Some((_, will)) = session.will_due.take()
             {
+                session.note_will(&mut self.journal);
                 wills.push((client.clone(), will));
             }
             if ended {
@@ -240,107 +289,65 @@ impl State {
             }
         }
         gone.iter().for_each(|client| self.drop_session(client));
-        self.retained.expire(now);
+        for topic in self.retained.expire(now) {
+            self.journal.remove(form::retained_key(&topic));
+        }
         wills
     }
 
-    /// Retains and routes a message.
-    pub fn publish(&mut self, publisher: Option<&str>, publish: &Publish, now: Instant) -> Routed {
-        let expires = publish
-            .properties
-            .as_ref()
-            .and_then(|p| p.message_expiry_interval)
-            .map(|seconds| now + Duration::from_secs(u64::from(seconds)));
-        let properties = publish.properties.as_ref().map(|p| Arc::new(forwarded(p)));
-        if publish.retain {
-            self.retain(publisher, publish, expires);
-        }
-        let sessions = &self.sessions;
-        let online = |client: &ClientId| sessions.get(client).is_some_and(|s| s.attached.is_some());
-        let receivers = self.subscriptions.receivers(&publish.topic, publisher, &online);
-        let mut routed = Routed::default();
-        for (client, receiver) in receivers {
-            let Some(session) = self.sessions.get_mut(&client) else {
-                continue;
-            };
-            let delivery = Delivery {
-                topic: publish.topic.clone(),
-                payload: publish.payload.clone(),
-                qos: lower(publish.qos, receiver.qos),
-                retain: publish.retain && receiver.retain_as_published,
-                properties: properties.clone(),
-                ids: receiver.ids,
-                expires,
-            };
-            match session.push(delivery) {
-                Queued::Waiting => routed.sessions += 1,
-                Queued::Crowded => {
-                    routed.sessions += 1;
-                    routed.crowded = true;
-                }
-                Queued::Away => {}
-                Queued::Full => {
-                    self.counts.queue_full += 1;
-                    overflow(&client, session);
-                }
-            }
-        }
-        self.counts.routed += routed.sessions as u64;
-        routed
+    /// A QoS 2 message of a client's was passed on: its resend after a restart will not be. Answers what must be on disk
+    /// before that is acknowledged.
+    pub fn incoming_routed(&mut self, client: &ClientId, generation: u64, pkid: u16) -> Option<u64> {
+        let session = attached_as(&mut self.sessions, client, generation).filter(|s| s.is_kept())?;
+        session.incoming_routed(pkid, &mut self.journal);
+        Some(self.journal.promise())
     }
 
-    /// Hands a message of the agent's to the sessions that are connected now, at QoS 0 and for a few seconds, so that
-    /// it is never delivered later. Answers how many there are.
-    pub fn publish_now(&mut self, publish: &Publish, now: Instant) -> usize {
-        let sessions = &self.sessions;
-        let online = |client: &ClientId| sessions.get(client).is_some_and(|s| s.attached.is_some());
-        let receivers = self.subscriptions.receivers(&publish.topic, None, &online);
-        let mut reached = 0;
-        for (client, receiver) in receivers {
-            let Some(session) = self.sessions.get_mut(&client) else {
-                continue;
-            };
-            let delivery = Delivery {
-                topic: publish.topic.clone(),
-                payload: publish.payload.clone(),
-                qos: QoS::AtMostOnce,
-                retain: false,
-                properties: None,
-                ids: receiver.ids,
-                expires: Some(now + NOW),
-            };
-            match session.push(delivery) {
-                Queued::Waiting | Queued::Crowded => reached += 1,
-                Queued::Away => {}
-                Queued::Full => {
-                    self.counts.queue_full += 1;
-                    overflow(&client, session);
-                }
-            }
-        }
-        self.counts.routed += reached as u64;
-        reached
-    }
-
-    fn retain(&mut self, publisher: Option<&str>, publish: &Publish, expires: Option<Instant>) {
-        let message = Message {
-            publish: Publish {
-                dup: false,
-                pkid: 0,
-                ..publish.clone()
-            },
-            publisher: publisher.map(ClientId::from),
-            expires,
+    /// PUBREL of a client's. Answers whether the id was known, and what must be on disk before PUBCOMP: a client may use
+    /// the id again from then on.
+    pub fn incoming_end(&mut self, client: &ClientId, generation: u64, pkid: u16) -> (bool, Option<u64>) {
+        let Some(session) = attached_as(&mut self.sessions, client, generation) else {
+            return (false, None);
         };
-        if !self.retained.set(message) {
-            if self.counts.retained_refused == 0 {
-                tracing::warn!("there is no room for a retained message; further ones are only counted");
-            }
-            self.counts.retained_refused += 1;
+        let known = session.incoming_end(pkid, &mut self.journal);
+        let noted = known && session.is_kept();
+        (known, noted.then(|| self.journal.promise()))
+    }
+
+    /// PUBACK of a client's.
+    pub fn acknowledged(&mut self, client: &ClientId, generation: u64, pkid: u16) -> Answered {
+        match attached_as(&mut self.sessions, client, generation) {
+            Some(session) => session.acknowledged(pkid, &mut self.journal),
+            None => Answered::Nothing,
         }
     }
 
-    /// Adds a subscription. Retained messages are queued behind the SUBACK. `id` is the subscription identifier.
+    /// PUBREC of a client's, and what must be on disk before PUBREL.
+    pub fn received(
+        &mut self,
+        client: &ClientId,
+        generation: u64,
+        pkid: u16,
+        taken: bool,
+    ) -> (Answered, Option<u64>) {
+        let Some(session) = attached_as(&mut self.sessions, client, generation) else {
+            return (Answered::Nothing, None);
+        };
+        let answered = session.received(pkid, taken, &mut self.journal);
+        let noted = answered == Answered::Message && session.is_kept();
+        (answered, noted.then(|| self.journal.promise()))
+    }
+
+    /// PUBCOMP of a client's.
+    pub fn completed(&mut self, client: &ClientId, generation: u64, pkid: u16) -> Answered {
+        match attached_as(&mut self.sessions, client, generation) {
+            Some(session) => session.completed(pkid, &mut self.journal),
+            None => Answered::Nothing,
+        }
+    }
+
+    /// Adds a subscription. Retained messages are queued behind the SUBACK. `id` is the subscription identifier. With the
+    /// verdict comes what must be on disk before it is told.
     pub fn subscribe(
         &mut self,
         client: &ClientId,
@@ -348,12 +355,12 @@ impl State {
         id: Option<usize>,
         filter: Filter,
         now: Instant,
-    ) -> SubscribeVerdict {
+    ) -> (SubscribeVerdict, Option<u64>) {
         let Some(parsed) = parse_filter(&filter.path) else {
-            return SubscribeVerdict::InvalidFilter;
+            return (SubscribeVerdict::InvalidFilter, None);
         };
         let Some(session) = attached_as(&mut self.sessions, client, generation) else {
-            return SubscribeVerdict::QuotaExceeded;
+            return (SubscribeVerdict::QuotaExceeded, None);
         };
         let known = session.subscriptions.contains_key(&filter.path);
         let depth = levels(parsed.filter);
@@ -361,7 +368,7 @@ impl State {
             && (session.subscriptions.len() >= SUBSCRIPTIONS
                 || session.subscribed_levels + depth > SUBSCRIBED_LEVELS)
         {
-            return SubscribeVerdict::QuotaExceeded;
+            return (SubscribeVerdict::QuotaExceeded, None);
         }
         let subscription = Subscription {
             qos: filter.qos,
@@ -370,7 +377,7 @@ impl State {
             id,
         };
         let Some(new) = self.subscriptions.insert(parsed, client, subscription) else {
-            return SubscribeVerdict::QuotaExceeded;
+            return (SubscribeVerdict::QuotaExceeded, None);
         };
         if !known {
             session.subscribed_levels += depth;
@@ -388,7 +395,7 @@ impl State {
                     continue;
                 }
                 let publish = &retained.publish;
-                let queued = session.push_retained(Delivery {
+                let delivery = Delivery {
                     topic: publish.topic.clone(),
                     payload: publish.payload.clone(),
                     qos: lower(publish.qos, filter.qos),
@@ -396,48 +403,63 @@ impl State {
                     properties: publish.properties.as_ref().map(|p| Arc::new(forwarded(p))),
                     ids: id.into_iter().collect(),
                     expires: retained.expires,
-                });
-                if queued == Queued::Full {
-                    self.counts.queue_full += 1;
-                    overflow(client, session);
+                    stored: None,
+                    sent_before: false,
+                };
+                if session.push_retained(delivery, &mut self.journal) == Queued::Full {
+                    overflow(client, session, &mut self.counts);
                     break;
                 }
             }
         }
+        if session.subscriptions.get(&filter.path) != Some(&subscription) {
+            session.note_subscription(&filter.path, &subscription, &mut self.journal);
+        }
         session.subscriptions.insert(filter.path, subscription);
-        SubscribeVerdict::Granted(filter.qos)
+        // The session itself as well, which is as new as its first subscription.
+        let stored = session.is_kept().then(|| self.journal.promise());
+        (SubscribeVerdict::Granted(filter.qos), stored)
     }
 
-    /// Removes a subscription.
-    pub fn unsubscribe(&mut self, client: &ClientId, generation: u64, filter: &str) -> UnsubAckReason {
+    /// Removes a subscription. The second value is what must be on disk before that is told.
+    pub fn unsubscribe(
+        &mut self,
+        client: &ClientId,
+        generation: u64,
+        filter: &str,
+    ) -> (UnsubAckReason, Option<u64>) {
         let Some(parsed) = parse_filter(filter) else {
-            return UnsubAckReason::TopicFilterInvalid;
+            return (UnsubAckReason::TopicFilterInvalid, None);
         };
         let Some(session) = attached_as(&mut self.sessions, client, generation) else {
-            return UnsubAckReason::NoSubscriptionExisted;
+            return (UnsubAckReason::NoSubscriptionExisted, None);
         };
         if session.subscriptions.remove(filter).is_none() {
-            return UnsubAckReason::NoSubscriptionExisted;
+            return (UnsubAckReason::NoSubscriptionExisted, None);
         }
         session.subscribed_levels -= levels(parsed.filter);
+        session.forget_subscription(filter, &mut self.journal);
+        let stored = session.is_kept().then(|| self.journal.promise());
         self.subscriptions.remove(parsed, client);
-        UnsubAckReason::Success
+        (UnsubAckReason::Success, stored)
     }
 
-    /// Messages to send now on a connection; nothing when it is not the client's latest.
+    /// Messages to send now on a connection, nothing when it is not the client's latest; and what must be on disk before
+    /// they are sent.
     pub fn next_outgoing(
         &mut self,
         client: &ClientId,
         generation: u64,
         max_bytes: usize,
         now: Instant,
-    ) -> Vec<Outgoing> {
-        let Some(session) = self.latest(client, generation) else {
-            return Vec::new();
+    ) -> (Vec<Outgoing>, Option<u64>) {
+        let Some(session) = attached_as(&mut self.sessions, client, generation) else {
+            return (Vec::new(), None);
         };
-        let (out, dropped) = session.next_outgoing(max_bytes, now);
-        self.counts.undeliverable += dropped;
-        out
+        let batch = session.next_outgoing(max_bytes, now, &mut self.journal);
+        self.counts.undeliverable += batch.dropped;
+        let stored = batch.must_be_stored.then(|| self.journal.promise());
+        (batch.packets, stored)
     }
 
     /// The session, if `generation` is its latest connection.
@@ -464,24 +486,21 @@ fn attached_as<'a>(
 }
 
 /// A slow subscriber is cut off rather than skipped: it sees the loss, and a persistent session goes on with what
-/// its queue holds. An absent one is only counted.
-fn overflow(client: &ClientId, session: &Session) {
-    if let Some(attached) = &session.attached
-        && attached.kick.kick(DisconnectReason::QuotaExceeded)
-    {
-        tracing::warn!(client = %client, "a subscriber reads too slowly and is disconnected");
-    }
-}
-
-fn lower(a: QoS, b: QoS) -> QoS {
-    if a < b { a } else { b }
-}
-
-/// Properties a receiver gets: the publisher's, without what belongs to the publisher's connection.
-fn forwarded(properties: &PublishProperties) -> PublishProperties {
-    PublishProperties {
-        topic_alias: None,
-        subscription_identifiers: Vec::new(),
-        ..properties.clone()
+/// its queue holds. For an absent one the first loss is said, and every one counted. A client of version 5 is told how many
+/// they were when it comes back.
+fn overflow(client: &ClientId, session: &mut Session, counts: &mut Counts) {
+    counts.queue_full += 1;
+    session.lost += 1;
+    let begins = !std::mem::replace(&mut session.overflowing, true);
+    counts.slow_subscribers += u64::from(begins);
+    match &session.attached {
+        Some(attached) if attached.kick.kick(DisconnectReason::QuotaExceeded) => {
+            tracing::warn!(client = %client, "a subscriber reads too slowly and is disconnected");
+        }
+        Some(_) => {}
+        None if begins => {
+            tracing::warn!(client = %client, "the queue of an absent subscriber is full; messages for it are lost until it comes back, and only counted");
+        }
+        None => {}
     }
 }

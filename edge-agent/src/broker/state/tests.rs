@@ -3,7 +3,13 @@
 use bytes::Bytes;
 
 use super::{
-    super::{session::Answered, wire::Version},
+    super::{
+        store::{
+            Restored, RestoredSession,
+            form::{Now, Number, SessionRecord},
+        },
+        wire::{PublishProperties, QoS, Version, Will},
+    },
     *,
 };
 
@@ -45,7 +51,18 @@ fn subscribe(state: &mut State, client: &ClientId, filter: &str, qos: QoS) -> Su
         retain_handling: RetainHandling::Always,
     };
     let generation = state.sessions[client].attached.as_ref().unwrap().generation;
-    state.subscribe(client, generation, None, filter, Instant::now())
+    let now = Instant::now();
+    state.subscribe(client, generation, None, filter, now).0
+}
+
+fn next(
+    state: &mut State,
+    client: &ClientId,
+    generation: u64,
+    max_bytes: usize,
+    now: Instant,
+) -> Vec<Outgoing> {
+    state.next_outgoing(client, generation, max_bytes, now).0
 }
 
 fn payloads(out: &[Outgoing]) -> Vec<(u16, bool, String)> {
@@ -61,26 +78,28 @@ fn payloads(out: &[Outgoing]) -> Vec<(u16, bool, String)> {
 #[test]
 fn a_persistent_session_gets_what_came_while_it_was_away_in_order() {
     let (mut state, client, now) = (State::default(), ClientId::from("c"), Instant::now());
-    let first = state.connect(&client, connect(false)).unwrap();
+    let first = state
+        .connect(&client, connect(false), Admitted::default())
+        .unwrap();
     subscribe(&mut state, &client, "a/#", QoS::AtLeastOnce);
     state.publish(None, &message("a/1", QoS::AtLeastOnce, false, "1"), now);
     assert_eq!(
-        payloads(&state.next_outgoing(&client, first.generation, 1000, now)),
+        payloads(&next(&mut state, &client, first.generation, 1000, now)),
         [(1, false, "1".into())]
     );
     state.disconnect(&client, first.generation, None, now);
     state.publish(None, &message("a/2", QoS::AtMostOnce, false, "not kept"), now);
     state.publish(None, &message("a/2", QoS::AtLeastOnce, false, "2"), now);
-    let second = state.connect(&client, connect(false)).unwrap();
+    let second = state
+        .connect(&client, connect(false), Admitted::default())
+        .unwrap();
     assert!(second.session_present);
     assert_eq!(
-        payloads(&state.next_outgoing(&client, second.generation, 1000, now)),
+        payloads(&next(&mut state, &client, second.generation, 1000, now)),
         [(1, true, "1".into()), (2, false, "2".into())]
     );
     assert!(
-        state
-            .next_outgoing(&client, first.generation, 1000, now)
-            .is_empty(),
+        next(&mut state, &client, first.generation, 1000, now).is_empty(),
         "the old connection gets nothing"
     );
 }
@@ -95,44 +114,36 @@ fn the_window_is_kept_and_qos_2_resends_only_its_release() {
                 receive_maximum: 2,
                 ..connect(false)
             },
+            Admitted::default(),
         )
         .unwrap();
     subscribe(&mut state, &client, "a", QoS::ExactlyOnce);
     for text in ["1", "2", "3"] {
         state.publish(None, &message("a", QoS::ExactlyOnce, false, text), now);
     }
-    assert_eq!(state.next_outgoing(&client, first.generation, 1000, now).len(), 2);
-    assert!(
-        state
-            .next_outgoing(&client, first.generation, 1000, now)
-            .is_empty()
-    );
-    let answered = state.latest(&client, first.generation).unwrap().received(1, true);
+    assert_eq!(next(&mut state, &client, first.generation, 1000, now).len(), 2);
+    assert!(next(&mut state, &client, first.generation, 1000, now).is_empty());
+    let (answered, _) = state.received(&client, first.generation, 1, true);
     assert_eq!(answered, Answered::Message);
     let one = Connect {
         receive_maximum: 1,
         ..connect(false)
     };
-    let second = state.connect(&client, one).unwrap();
+    let second = state.connect(&client, one, Admitted::default()).unwrap();
     assert_eq!(
-        payloads(&state.next_outgoing(&client, second.generation, 1000, now)),
+        payloads(&next(&mut state, &client, second.generation, 1000, now)),
         [(1, false, "PUBREL".into()), (2, true, "2".into())],
         "PUBREL takes no place in the new window"
     );
-    let session = state.latest(&client, second.generation).unwrap();
-    assert_eq!(session.completed(1), Answered::Message);
-    assert_eq!(session.completed(2), Answered::Wrong);
-    assert!(
-        state
-            .next_outgoing(&client, second.generation, 1000, now)
-            .is_empty()
-    );
-    let session = state.latest(&client, second.generation).unwrap();
-    assert_eq!(session.received(2, true), Answered::Message);
-    assert_eq!(session.completed(2), Answered::Message);
-    assert_eq!(session.completed(2), Answered::Nothing);
+    let generation = second.generation;
+    assert_eq!(state.completed(&client, generation, 1), Answered::Message);
+    assert_eq!(state.completed(&client, generation, 2), Answered::Wrong);
+    assert!(next(&mut state, &client, second.generation, 1000, now).is_empty());
+    assert_eq!(state.received(&client, generation, 2, true).0, Answered::Message);
+    assert_eq!(state.completed(&client, generation, 2), Answered::Message);
+    assert_eq!(state.completed(&client, generation, 2), Answered::Nothing);
     assert_eq!(
-        payloads(&state.next_outgoing(&client, second.generation, 1000, now)),
+        payloads(&next(&mut state, &client, second.generation, 1000, now)),
         [(3, false, "3".into())]
     );
 }
@@ -144,9 +155,11 @@ fn retained_messages_are_given_kept_and_cleared() {
     state.publish(None, &message("r/1", QoS::AtLeastOnce, true, "new"), now);
     state.publish(None, &message("r/2", QoS::AtLeastOnce, true, "gone"), now);
     state.publish(None, &message("r/2", QoS::AtLeastOnce, true, ""), now);
-    let connected = state.connect(&client, connect(true)).unwrap();
+    let connected = state
+        .connect(&client, connect(true), Admitted::default())
+        .unwrap();
     subscribe(&mut state, &client, "r/+", QoS::AtMostOnce);
-    let out = state.next_outgoing(&client, connected.generation, 1000, now);
+    let out = next(&mut state, &client, connected.generation, 1000, now);
     assert_eq!(payloads(&out), [(0, false, "new".into())]);
     assert!(matches!(&out[0], Outgoing::Publish(p) if p.retain));
 }
@@ -167,7 +180,10 @@ fn a_will_is_published_when_the_connection_is_lost_only() {
             session_expiry: Some(100),
             ..connect(true)
         };
-        let generation = state.connect(&client, wanted).unwrap().generation;
+        let generation = state
+            .connect(&client, wanted, Admitted::default())
+            .unwrap()
+            .generation;
         (state, generation)
     };
     let goodbye = |with_will| Goodbye {
@@ -201,6 +217,7 @@ fn a_will_is_published_when_the_connection_is_lost_only() {
             session_expiry: Some(100),
             ..connect(false)
         },
+        Admitted::default(),
     );
     assert!(
         state.housekeeping(now + Duration::from_secs(50)).is_empty(),
@@ -208,10 +225,104 @@ fn a_will_is_published_when_the_connection_is_lost_only() {
     );
 }
 
+/// A session with a will, as it was on disk: due then, or of a client that was connected.
+fn restored(delay_seconds: u32, due_ms: Option<u64>, wall: Wall, now: Now) -> State {
+    let will = Will {
+        publish: message("will", QoS::AtLeastOnce, true, "gone"),
+        delay_seconds,
+    };
+    let session = RestoredSession {
+        record: SessionRecord {
+            number: Number(1),
+            client: "c".into(),
+            user: None,
+            version: Version::V5,
+            expiry: Some(Duration::from_secs(1_000)),
+            away_since_ms: due_ms.map(|_| now.wall_ms),
+        },
+        subscriptions: Vec::new(),
+        messages: std::collections::BTreeMap::new(),
+        outgoing: Vec::new(),
+        incoming: Vec::new(),
+        will: Some((will, due_ms)),
+    };
+    let mut state = State::default();
+    let restored = Restored {
+        sessions: vec![session],
+        ..Restored::default()
+    };
+    state.restore(restored, wall, now);
+    state
+}
+
+#[test]
+fn a_will_goes_on_waiting_over_a_restart_and_a_client_has_time_to_come_back() {
+    let now = Now::read();
+    let check = |delay, due_ms, wall, seconds: u64| {
+        let mut state = restored(delay, due_ms, wall, now);
+        let at = |seconds| now.instant + Duration::from_secs(seconds);
+        assert!(
+            state.housekeeping(at(seconds - 1)).is_empty(),
+            "{delay} {due_ms:?}"
+        );
+        let wills = state.housekeeping(at(seconds));
+        assert_eq!(wills.len(), 1, "{delay} {due_ms:?}");
+        assert_eq!(&*wills[0].1.topic, "will");
+        assert!(state.housekeeping(at(seconds + 999)).is_empty(), "once");
+    };
+    // Its delay was running: what is left of it, or what is sure to be enough where the clock says nothing.
+    check(0, Some(now.wall_ms + 30_000), Wall::Right, 30);
+    check(0, Some(now.wall_ms + 30_000), Wall::Unknown, RETURN.as_secs());
+    // Its client was connected when the agent died.
+    check(0, None, Wall::Right, RETURN.as_secs());
+    check(600, None, Wall::Right, 600);
+    // The session ends before the delay.
+    check(5_000, None, Wall::Right, 1_000);
+    // Due while the agent was away.
+    let mut state = restored(0, Some(now.wall_ms - 1), Wall::Right, now);
+    assert_eq!(state.housekeeping(now.instant).len(), 1);
+    // The client is back in time.
+    let mut state = restored(0, None, Wall::Right, now);
+    let back = Connect {
+        version: Version::V5,
+        session_expiry: Some(1_000),
+        ..connect(false)
+    };
+    let connected = state.connect(&"c".into(), back, Admitted::default()).unwrap();
+    assert!(connected.session_present && connected.will.is_none());
+    assert!(
+        state
+            .housekeeping(now.instant + Duration::from_secs(5_000))
+            .is_empty()
+    );
+}
+
+#[test]
+fn the_agents_stop_is_not_the_death_of_its_clients() {
+    let (mut state, client, now) = (State::default(), ClientId::from("c"), Instant::now());
+    let with_will = |clean| Connect {
+        will: Some(Will {
+            publish: message("will", QoS::AtLeastOnce, true, "gone"),
+            delay_seconds: 0,
+        }),
+        ..connect(clean)
+    };
+    for clean in [true, false] {
+        let connected = state
+            .connect(&client, with_will(clean), Admitted::default())
+            .unwrap();
+        state.suspend(&client, connected.generation, now);
+        assert!(state.housekeeping(now + RETURN / 2).is_empty());
+        assert_eq!(state.housekeeping(now + RETURN).len(), usize::from(!clean));
+    }
+}
+
 #[test]
 fn sessions_end_when_they_were_to_and_leave_nothing() {
     let (mut state, client, now) = (State::default(), ClientId::from("c"), Instant::now());
-    let clean = state.connect(&client, connect(true)).unwrap();
+    let clean = state
+        .connect(&client, connect(true), Admitted::default())
+        .unwrap();
     assert_eq!(
         subscribe(&mut state, &client, "a/#/b", QoS::AtMostOnce),
         SubscribeVerdict::InvalidFilter
@@ -225,7 +336,9 @@ fn sessions_end_when_they_were_to_and_leave_nothing() {
             .sessions,
         0
     );
-    let kept = state.connect(&client, connect(false)).unwrap();
+    let kept = state
+        .connect(&client, connect(false), Admitted::default())
+        .unwrap();
     assert!(!kept.session_present);
     state.disconnect(&client, kept.generation, None, now);
     state.housekeeping(now + V311_EXPIRY - Duration::from_secs(1));
@@ -237,7 +350,9 @@ fn sessions_end_when_they_were_to_and_leave_nothing() {
 #[test]
 fn a_full_queue_is_counted_and_the_slow_subscriber_is_cut_off() {
     let (mut state, client, now) = (State::default(), ClientId::from("c"), Instant::now());
-    let connected = state.connect(&client, connect(false)).unwrap();
+    let connected = state
+        .connect(&client, connect(false), Admitted::default())
+        .unwrap();
     subscribe(&mut state, &client, "a", QoS::AtLeastOnce);
     for _ in 0..super::super::session::QUEUE_MESSAGES {
         assert_eq!(
@@ -268,7 +383,9 @@ fn what_waits_is_bounded_for_all_together_but_everybody_has_a_share() {
     };
     for n in 0..100 {
         let client = ClientId::from(n.to_string());
-        let connected = state.connect(&client, connect(false)).unwrap();
+        let connected = state
+            .connect(&client, connect(false), Admitted::default())
+            .unwrap();
         subscribe(&mut state, &client, &n.to_string(), QoS::AtLeastOnce);
         state.disconnect(&client, connected.generation, None, now);
         for _ in 0..100 {
@@ -297,7 +414,9 @@ fn one_client_cannot_take_all_sessions_or_the_whole_tree() {
     let (mut state, now) = (State::default(), Instant::now());
     let all: Vec<ClientId> = (0..=SESSIONS).map(|n| n.to_string().into()).collect();
     for (n, client) in all.iter().enumerate() {
-        let connected = state.connect(client, connect(false)).unwrap();
+        let connected = state
+            .connect(client, connect(false), Admitted::default())
+            .unwrap();
         // The first stays.
         if n > 0 {
             state.disconnect(
@@ -321,7 +440,7 @@ fn one_client_cannot_take_all_sessions_or_the_whole_tree() {
         .count();
     assert_eq!(granted, SUBSCRIBED_LEVELS / super::super::MAX_LEVELS);
     let generation = state.sessions[client].attached.as_ref().unwrap().generation;
-    let gone = state.unsubscribe(client, generation, &format!("0{deep}/x"));
+    let (gone, _) = state.unsubscribe(client, generation, &format!("0{deep}/x"));
     assert_eq!(gone, UnsubAckReason::Success);
     assert_eq!(
         subscribe(&mut state, client, &format!("x{deep}/x"), QoS::AtMostOnce),

@@ -87,7 +87,9 @@ fn subscribe_code(version: Version, verdict: SubscribeVerdict) -> SubscribeReaso
     match (version, verdict) {
         (_, SubscribeVerdict::Granted(qos)) => SubscribeReasonCode::Success(qos),
         (Version::V311, _) => SubscribeReasonCode::Failure,
-        (Version::V5, SubscribeVerdict::NotAuthorized) => SubscribeReasonCode::NotAuthorized,
+        // 0x80, "does not wish to reveal the reason": it tells a stranger nothing of what is guarded, and it is the code
+        // the Eclipse interoperability suite wants of a refused subscription.
+        (Version::V5, SubscribeVerdict::NotAuthorized) => SubscribeReasonCode::Unspecified,
         (Version::V5, SubscribeVerdict::InvalidFilter) => SubscribeReasonCode::TopicFilterInvalid,
         (Version::V5, SubscribeVerdict::QuotaExceeded) => SubscribeReasonCode::QuotaExceeded,
     }

@@ -13,8 +13,8 @@ use tokio::process::Command;
 
 use crate::World;
 
-/// The sink is asked this often how far it is; an answer takes a fraction of a millisecond.
-const POLL: Duration = Duration::from_millis(20);
+/// The sink is asked this often how far it is: often enough for a run of seconds, seldom enough to cost it nothing.
+const POLL: Duration = Duration::from_millis(100);
 /// A million rows at a tenth of the speed that is expected.
 const WITHIN: Duration = Duration::from_secs(600);
 /// An admin request to the broker.

@@ -17,7 +17,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 
-use crate::{Database, Ids, Sent, TABLES, WITHIN, World, record, start_of_data, with_world};
+use crate::world::{Database, Ids, Sent, TABLES, WITHIN, World, record, start_of_data, with_world};
 
 const REPLICAS: usize = 3;
 /// Kills follow one another closely, and only after so many of them is there a wait for new rows: the group gives up a

@@ -11,7 +11,7 @@ use stack::part::eventually;
 use telemetry::topic;
 use tokio::process::Command;
 
-use crate::{WITHIN, World, record, start_of_data, with_world};
+use crate::world::{WITHIN, World, record, start_of_data, with_world};
 
 /// Runs the command and gives its exit code and what it printed.
 async fn replay(world: &World, arguments: &[&str]) -> Result<(Option<i32>, String)> {

@@ -1,0 +1,19 @@
+#!/usr/bin/env bash
+# make bench-edge: builds what is measured and runs the benchmark, whose one JSON line is all there is on standard output.
+# Arguments are the benchmark's own, see bench-edge --help.
+set -euo pipefail
+cd "$(dirname "$0")/../../.."
+
+# The publishers must not be what is measured, so both are release builds.
+cargo build --locked --release -p edge-agent -p bench-edge --bins >&2
+
+options=(--agent target/release/edge-agent --binary target/dist/aarch64-unknown-linux-musl/dist/edge-agent)
+connect=$PWD/target/tools/redpanda-connect-mqtt
+if ! command -v go >/dev/null; then
+  options+=(--connect-missing "Go is not installed")
+elif (cd tests/bench/edge/connect && timeout 600 go build -o "$connect" . >&2); then
+  options+=(--connect "$connect")
+else
+  options+=(--connect-missing "Redpanda Connect could not be built within 10 minutes")
+fi
+exec target/release/bench-edge "${options[@]}" "$@"
