@@ -1,10 +1,10 @@
 /** Frames as the devices send them, with the values a test looks for. */
 
-/** SaveEye meter: `watts` bought now, `counterWh` on the counter. */
-export function saveEye(watts: number, counterWh: number): object {
+/** SaveEye `device`: `watts` bought now, `counterWh` on the counter of a meter of its own. */
+export function saveEye(device: string, watts: number, counterWh: number): object {
   const third = Math.round(watts / 3);
   return {
-    saveeyeDeviceSerialNumber: 'SE7654321',
+    saveeyeDeviceSerialNumber: device,
     meterType: 'KAIFA',
     meterSerialNumber: '7359992897654321',
     timestamp: new Date().toISOString(),
@@ -37,10 +37,10 @@ export function shellyHt(device: string, celsius: number, humidity: number): obj
   };
 }
 
-/** ThermIQ pump heating the house, `hotWater` in its tank, `wanted` indoors. */
-export function thermIq(hotWater: number, wanted: number): object {
+/** ThermIQ `device` heating the house, `hotWater` in its tank, `wanted` indoors. */
+export function thermIq(device: string, hotWater: number, wanted: number): object {
   return {
-    Client_Name: 'ivt-browser',
+    Client_Name: device,
     app_info: 'ThermIQ-room2 2.62',
     timestamp: Math.floor(Date.now() / 1000),
     rssi: -70,

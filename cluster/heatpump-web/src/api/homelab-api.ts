@@ -427,7 +427,7 @@ export interface components {
         Event: {
             agent: string | null;
             /** @description Fields of the type. */
-            details: Record<string, never>;
+            details: Record<string, unknown>;
             device_id: string | null;
             id: string;
             /** Format: date-time */

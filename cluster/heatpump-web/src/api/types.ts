@@ -1,42 +1,53 @@
 /**
- * What homelab-api and homelab-settings-api answer. The read API's shapes are generated from its OpenAPI document
- * (`npm run generate-types`; `npm run check` fails when they differ from it), the settings API's follow docs/API.md. Only shapes
- * live here, never behaviour.
+ * What homelab-api and homelab-settings-api answer, by the names the page uses. All of it is generated from their OpenAPI documents
+ * (`npm run generate-types`; `npm run check` fails when the generated files differ from them). Only shapes live here, never behaviour.
  *
  * Times are RFC 3339 in UTC. A value that was not reported is null.
  */
 
-import type { components } from './homelab-api';
+import type { components as homelab, paths as homelabPaths } from './homelab-api';
+import type { components as settings, paths as settingsPaths } from './homelab-settings-api';
 
-type Schemas = components['schemas'];
+type Homelab = homelab['schemas'];
+type Settings = settings['schemas'];
 
-export interface Items<T> {
-  items: T[];
-}
+/** Every endpoint of both services; the gateway joins them under one origin. */
+export type Paths = homelabPaths & settingsPaths;
 
-export type EnergyReading = Schemas['EnergyReading'];
-export type EnergyBucket = Schemas['EnergyBucket'];
-export type EnergySeries = Schemas['EnergySeries'];
-export type HeatpumpSettings = Schemas['HeatpumpSettings'];
-export type HeatpumpReading = Schemas['HeatpumpReading'];
-export type TemperatureReading = Schemas['TemperatureReading'];
-export type TemperaturePoint = Schemas['TemperaturePoint'];
-export type TemperatureSeries = Schemas['TemperatureSeries'];
+export type EnergyReading = Homelab['EnergyReading'];
+export type EnergyBucket = Homelab['EnergyBucket'];
+export type EnergySeries = Homelab['EnergySeries'];
+export type HeatpumpSettings = Homelab['HeatpumpSettings'];
+export type HeatpumpReading = Homelab['HeatpumpReading'];
+export type HouseEvent = Homelab['Event'];
+export type TemperatureReading = Homelab['TemperatureReading'];
+export type TemperatureSeries = Homelab['TemperatureSeries'];
 
-export interface DeviceSettings {
-  device_id: string;
-  agent: string | null;
-  reported: HeatpumpSettings;
-  reported_at: string | null;
+/** The settings API's document says of both fields only that they are objects; their names are those of the read API's settings. */
+export type DeviceSettings = Omit<Settings['DeviceSettings'], 'agent' | 'reported' | 'reported_at' | 'wanted'> & {
+  readonly agent: string | null;
+  readonly reported: HeatpumpSettings;
+  readonly reported_at: string | null;
   /** Fields of open commands only; never mixed with what the device reported. */
-  wanted: Partial<HeatpumpSettings>;
-}
+  readonly wanted: Partial<HeatpumpSettings>;
+};
 
-/** RFC 9457. */
-export interface Problem {
-  type?: string;
-  title?: string;
-  status?: number;
-  detail?: string;
-  errors?: { field: string; detail: string }[];
-}
+type Answered<P extends keyof Paths> = Paths[P] extends { get: { responses: { 200: { content: { 'application/json': infer Body } } } } } ? Body : never;
+
+export type HeatpumpSeries = Answered<'/api/v1/heatpump/history'>;
+export type HeatpumpPoint = HeatpumpSeries['items'][number];
+type HeatpumpDays = Answered<'/api/v1/heatpump/daily-summary'>;
+export type HeatpumpDay = HeatpumpDays['items'][number];
+export type Device = Answered<'/api/v1/devices'>['items'][number];
+type PlugSeries = Answered<'/api/v1/plugs/{device_id}/history'>;
+export type PlugHour = PlugSeries['items'][number];
+/** A plug as the settings API knows it. */
+export type PlugState = Settings['Plug'];
+export type Schedule = Settings['Schedule'];
+export type NewSchedule = Settings['NewSchedule'];
+/** One wish of somebody, and what became of it. */
+export type Command = Settings['Entry'];
+export type CommandChange = Settings['Change'];
+
+/** One field of a request that the server refused. */
+export type FieldError = Settings['FieldError'];

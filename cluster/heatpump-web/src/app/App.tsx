@@ -1,19 +1,22 @@
 /** Puts the page together: services, session, queries, live connection, routes. */
 import { QueryClient, QueryClientProvider } from '@tanstack/react-query';
 import type { UserManager } from 'oidc-client-ts';
-import { useEffect, useState } from 'react';
+import { Suspense, useEffect, useMemo, useState } from 'react';
 import { AuthProvider } from 'react-oidc-context';
 import { BrowserRouter, Link, Route, Routes } from 'react-router';
+import { forgetDrafts } from '../features/heatpump/draft-store';
 import { CALLBACK_PATH, type Session } from '../features/session/oidc';
 import { SessionContext } from '../features/session/session-context';
 import { SessionGate } from '../features/session/SessionGate';
+import { ErrorBoundary } from '../components/ErrorBoundary';
+import { useLocale } from '../i18n/language';
 import { useMessages } from '../i18n/messages';
 import { ApiClient, ApiError } from '../lib/api/client';
 import type { Config } from '../lib/config/config';
 import { Format } from '../lib/format/format';
 import { type Services, ServicesContext } from '../lib/services';
 import { LiveBridge } from './live-bridge';
-import { NowPage } from './NowPage';
+import { PAGES } from './pages';
 import { Shell } from './Shell';
 
 interface AppProps {
@@ -23,15 +26,16 @@ interface AppProps {
 }
 
 export function App({ config, manager, session }: AppProps) {
-  const [services] = useState(
-    (): Services => ({ config, api: new ApiClient(config.apiBase, session), format: new Format(navigator.language, config.householdTimeZone) }),
-  );
+  const [api] = useState(() => new ApiClient(config.apiBase, session));
+  const locale = useLocale();
+  const services = useMemo((): Services => ({ config, api, format: new Format(locale, config.householdTimeZone) }), [config, api, locale]);
   const [client] = useState(createQueryClient);
   // What one person saw must not be there for the next.
   useEffect(
     () =>
       manager.events.addUserUnloaded(() => {
         client.clear();
+        forgetDrafts();
       }),
     [manager, client],
   );
@@ -45,7 +49,19 @@ export function App({ config, manager, session }: AppProps) {
                 <LiveBridge>
                   <Shell>
                     <Routes>
-                      <Route index element={<NowPage />} />
+                      {PAGES.map(({ path, Component }) => (
+                        <Route
+                          key={path}
+                          path={path}
+                          element={
+                            <ErrorBoundary key={path}>
+                              <Suspense fallback={<PageLoading />}>
+                                <Component />
+                              </Suspense>
+                            </ErrorBoundary>
+                          }
+                        />
+                      ))}
                       <Route path="*" element={<NotFound />} />
                     </Routes>
                   </Shell>
@@ -72,6 +88,12 @@ function createQueryClient(): QueryClient {
       },
     },
   });
+}
+
+/** The moment between two pages. Its height keeps what is below from jumping up and down again. */
+function PageLoading() {
+  const t = useMessages();
+  return <div className="page-loading" role="status" aria-label={t.loading} />;
 }
 
 function NotFound() {

@@ -1,18 +1,20 @@
-/** What is around every page: the mark, the state of the live connection, theme and account. */
-import type { ReactNode } from 'react';
-import { useAuth } from 'react-oidc-context';
+/** What is around every page: the mark, the state of the live connection, the way to the other pages, settings and account. */
+import { type ReactNode, useEffect, useRef } from 'react';
+import { useLocation } from 'react-router';
+import { AppNotices } from '../components/AppNotices';
 import { HouseMark } from '../components/HouseMark';
-import { ThemeSwitch } from '../components/ThemeSwitch';
 import { SessionEndedNotice } from '../features/session/SessionGate';
-import { useSession } from '../features/session/session-context';
 import { useMessages } from '../i18n/messages';
 import { ageOf } from '../lib/format/format';
 import { useLiveState } from '../lib/live/state';
 import { useNow } from '../lib/time/ticker';
+import { Menu } from './Menu';
+import { Navigation } from './Navigation';
 import './shell.css';
 
 export function Shell({ children }: { readonly children: ReactNode }) {
   const t = useMessages();
+  const content = useFocusOnNavigation();
   return (
     <div className="shell">
       <a className="skip" href="#content">
@@ -21,20 +23,35 @@ export function Shell({ children }: { readonly children: ReactNode }) {
       <header className="bar">
         <p className="bar-brand">
           <HouseMark />
-          {t.product}
+          <span className="bar-name">{t.product}</span>
         </p>
         <LiveStatus />
-        <div className="bar-tools">
-          <ThemeSwitch />
-          <Account />
-        </div>
+        <Menu />
       </header>
-      <SessionEndedNotice />
-      <main id="content" tabIndex={-1}>
-        {children}
-      </main>
+      <Navigation />
+      <div className="shell-page">
+        <AppNotices />
+        <SessionEndedNotice />
+        <main id="content" tabIndex={-1} ref={content}>
+          {children}
+        </main>
+      </div>
     </div>
   );
+}
+
+/** A new page begins at its top, for the eye and for the keyboard; the first one is where the browser put it. */
+function useFocusOnNavigation() {
+  const content = useRef<HTMLElement>(null);
+  const { pathname } = useLocation();
+  const shown = useRef(pathname);
+  useEffect(() => {
+    if (shown.current === pathname) return;
+    shown.current = pathname;
+    content.current?.focus({ preventScroll: true });
+    window.scrollTo(0, 0);
+  }, [pathname]);
+  return content;
 }
 
 /** The words change with the state only, not every second: a screen reader hears of a loss once. */
@@ -77,17 +94,5 @@ function LostFor({ since }: { readonly since: number }) {
       <span className="visually-hidden">{t.live.lost}</span>
       <span aria-hidden="true">{t.live.lostSince(t.age(ageOf(since, now)))}</span>
     </>
-  );
-}
-
-function Account() {
-  const t = useMessages();
-  const session = useSession();
-  const { user } = useAuth();
-  const name = user?.profile.name ?? user?.profile.preferred_username ?? user?.profile.email ?? user?.profile.sub ?? '';
-  return (
-    <button type="button" className="button button-quiet" onClick={() => void session.logOut()} title={t.session.user(name)}>
-      {t.session.logOut}
-    </button>
   );
 }

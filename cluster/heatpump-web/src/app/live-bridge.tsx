@@ -4,19 +4,20 @@
  */
 import { type QueryClient, useQueryClient } from '@tanstack/react-query';
 import { type ReactNode, useEffect, useState } from 'react';
+import { noticeCommands } from '../components/command/queries';
+import { noticeEvents } from '../features/devices/queries';
 import { patchEnergyToday } from '../features/energy/queries';
 import { patchHeatpumps } from '../features/heatpump/queries';
+import { patchPlugs } from '../features/plugs/queries';
 import { patchMeters } from '../features/power/queries';
 import type { Session } from '../features/session/oidc';
 import { useSession } from '../features/session/session-context';
 import { patchTemperatures } from '../features/temperature/queries';
 import { LiveConnection, type LiveState, type Socket, type Surroundings } from '../lib/live/connection';
-import type { LiveRecord, Stream } from '../lib/live/protocol';
+import { type LiveRecord, type Stream, STREAMS } from '../lib/live/protocol';
 import { LiveStateContext } from '../lib/live/state';
 import { useServices } from '../lib/services';
 import { serverNow } from '../lib/time/server-clock';
-
-const STREAMS: readonly Stream[] = ['energy', 'temperature', 'heatpump'];
 
 const browser: Surroundings = {
   open: openWebSocket,
@@ -89,11 +90,15 @@ function patch(client: QueryClient, records: readonly LiveRecord[]): void {
   patchEnergyToday(client, records, serverNow());
   patchTemperatures(client, records, serverNow());
   patchHeatpumps(client, records);
+  patchPlugs(client, records);
+  noticeCommands(client, records);
+  noticeEvents(client, records);
 }
 
 /** What the token covers. An issuer that does not name the granted scopes leaves the decision to the server. */
 function grantedStreams(session: Session): readonly Stream[] {
   const scopes = session.scopes();
-  const granted = STREAMS.filter((stream) => scopes.includes(`read:${stream}`));
-  return granted.length === 0 ? STREAMS : granted;
+  const granted = STREAMS.filter((stream) => scopes.includes(stream === 'plug' ? 'read:plugs' : `read:${stream}`));
+  // Events are open to whoever may see any stream.
+  return granted.length === 0 ? STREAMS : [...granted, 'events'];
 }

@@ -2,14 +2,21 @@
  * One query in all its states: loading (the given skeleton, of the size of what will replace it), failed, empty, and data, also data that
  * could not be refreshed. A view that goes through here cannot forget one.
  */
-import type { UseQueryResult } from '@tanstack/react-query';
 import type { ReactNode } from 'react';
 import { useMessages } from '../i18n/messages';
 import { ApiError } from '../lib/api/client';
 import { Problem } from './Problem';
 
+/** The part of a query that is looked at: several may stand together as one. */
+export interface Loaded<T> {
+  readonly data: T | undefined;
+  readonly error: Error | null;
+  readonly isFetching: boolean;
+  readonly refetch: () => unknown;
+}
+
 interface QueryViewProps<T> {
-  readonly query: UseQueryResult<T>;
+  readonly query: Loaded<T>;
   readonly skeleton: ReactNode;
   readonly isEmpty: (data: T) => boolean;
   readonly empty: string;

@@ -1,9 +1,9 @@
-/** The catalogue in use. One language for now; another is a file of type Messages and a choice here. */
-import { createContext, use } from 'react';
-import { en, type Messages } from './en';
+/** The texts that belong to no feature: states, ages, the frame around every page. */
+import { type CommonMessages, common } from './catalogue';
+import { useLanguage } from './language';
 
-export const MessagesContext = createContext<Messages>(en);
+export type { CommonMessages };
 
-export function useMessages(): Messages {
-  return use(MessagesContext);
+export function useMessages(): CommonMessages {
+  return common[useLanguage()];
 }

@@ -1,131 +1,69 @@
-/** Today's energy: the total, a bar for each hour of the household's day, and the same as a table. */
+/** Today's energy: the total, the running hour beside earlier ones, a bar for each hour of the household's day, and the same as a table. */
 import { useQuery } from '@tanstack/react-query';
-import { lazy } from 'react';
-import { AfterPaint } from '../../components/AfterPaint';
-import { Blank } from '../../components/Blank';
+import { Link } from 'react-router';
 import { Card } from '../../components/Card';
-import { ChartSkeleton } from '../../components/ChartSkeleton';
-import { QueryView } from '../../components/QueryView';
+import { ChartFrame } from '../../components/chart/ChartFrame';
 import { Value } from '../../components/Value';
-import type { Messages } from '../../i18n/en';
-import { useMessages } from '../../i18n/messages';
-import type { Format } from '../../lib/format/format';
 import { useServices } from '../../lib/services';
+import { sumKnown } from '../../lib/sum';
 import { useNow, useToday } from '../../lib/time/ticker';
 import { MINUTE } from '../../lib/time/zone';
-import { hourLabel } from './hour-label';
+import type { EnergyBar } from './bars';
+import { EnergyBars } from './EnergyBars';
+import { EnergyTable } from './EnergyTable';
+import { barLabel } from './labels';
+import { useMessages } from './messages';
 import { energyTodayOptions } from './queries';
-import { type EnergyHour, energyHours, type EnergyToday, energyTotals } from './today';
+import { RunningHour } from './RunningHour';
+import { energyBarsOfToday, type EnergyToday } from './today';
 import './energy.css';
-
-const EnergyChart = lazy(() => import('./EnergyChart'));
 
 export function EnergyPanel() {
   const t = useMessages();
   const { api, config, format } = useServices();
-  const day = useToday(config.householdTimeZone);
-  const query = useQuery(energyTodayOptions(api, day));
-  return (
-    <Card title={t.energy.title} className="energy" aside={format.date(day.start)}>
-      <QueryView
-        query={query}
-        skeleton={
-          <Blank>
-            <EnergyShape hours={[]} />
-          </Blank>
-        }
-        isEmpty={(today) => today.series.items.length === 0 && Object.keys(today.gained).length === 0}
-        empty={t.energy.empty}
-      >
-        {(today) => <Today today={today} />}
-      </QueryView>
-    </Card>
-  );
-}
-
-function Today({ today }: { readonly today: EnergyToday }) {
-  const { config } = useServices();
+  const zone = config.householdTimeZone;
+  const day = useToday(zone);
   const now = useNow(MINUTE);
-  return <EnergyShape hours={energyHours(today, now, config.householdTimeZone)} />;
-}
-
-/** Without hours it is the empty shape of the same size. */
-function EnergyShape({ hours }: { readonly hours: readonly EnergyHour[] }) {
-  const t = useMessages();
-  const { format } = useServices();
-  const totals = energyTotals(hours);
-  const used = format.energy(totals.usedKwh);
-  const sold = format.energy(totals.soldKwh);
-  const sells = (totals.soldKwh ?? 0) > 0;
+  const query = useQuery(energyTodayOptions(api, day));
+  const bars = query.data === undefined ? [] : energyBarsOfToday(query.data, now, zone);
+  const used = format.energy(sumKnown(bars.map((bar) => bar.usedKwh)));
+  const sold = sumKnown(bars.map((bar) => bar.soldKwh));
+  const label = (bar: EnergyBar) => barLabel(bar, 'hour', { span: 'day' }, t, format, zone);
+  const empty = (today: EnergyToday) => today.series.items.length === 0 && Object.keys(today.gained).length === 0;
   return (
-    <>
+    <Card title={t.energy.title} className="energy" aside={<Link to="/energy">{t.energy.more}</Link>}>
       <p className="energy-totals">
         <span data-testid="energy-total">
           <Value value={used.value} unit={used.unit} /> <span className="energy-word">{t.energy.total}</span>
         </span>
-        {sells && (
+        {(sold ?? 0) > 0 && (
           <span>
-            <Value value={sold.value} unit={sold.unit} /> <span className="energy-word">{t.energy.exported}</span>
+            <Value value={format.energy(sold).value} unit="kWh" /> <span className="energy-word">{t.energy.exported}</span>
           </span>
         )}
-        {hours.some((hour) => hour.estimated) && (
-          <span className="energy-estimated" title={t.energy.estimatedWhy}>
-            {t.energy.estimated}
-          </span>
-        )}
+        <span className="energy-date">{format.date(day.start)}</span>
       </p>
-      <figure className="chart energy-chart" aria-label={summary(hours, t, format)}>
-        {hours.length === 0 ? (
-          <ChartSkeleton />
-        ) : (
-          <AfterPaint fallback={<ChartSkeleton />}>
-            <EnergyChart hours={hours} sells={sells} />
-          </AfterPaint>
-        )}
-      </figure>
-      <EnergyTable hours={hours} sells={sells} />
-    </>
+      <RunningHour current={bars.find((bar) => bar.running)} />
+      <ChartFrame
+        title={t.energy.chart(t.energy.buckets.hour)}
+        titleHidden
+        unit="kWh"
+        query={query}
+        isEmpty={empty}
+        empty={t.energy.empty}
+        extent={{ from: day.start, to: day.end }}
+        summary={() => {
+          const highest = bars.reduce<EnergyBar | null>((best, bar) => ((bar.usedKwh ?? -1) > (best?.usedKwh ?? -1) ? bar : best), null);
+          if (highest === null) return t.energy.empty;
+          const most = format.energy(highest.usedKwh);
+          return t.energy.summary(`${most.value} ${most.unit}`, label(highest)) + (bars.some((bar) => bar.estimated) ? ` ${t.energy.paleIsEstimated}` : '');
+        }}
+        table={() => <EnergyTable bars={bars} unit={t.energy.buckets.hour} label={label} />}
+      >
+        {(_, chart) => <EnergyBars {...chart} bars={bars} label={label} gaps={NONE} />}
+      </ChartFrame>
+    </Card>
   );
 }
 
-function EnergyTable({ hours, sells }: { readonly hours: readonly EnergyHour[]; readonly sells: boolean }) {
-  const t = useMessages();
-  const { format } = useServices();
-  return (
-    <details className="chart-table">
-      <summary>{t.asTable}</summary>
-      <table>
-        <thead>
-          <tr>
-            <th scope="col">{t.energy.hour}</th>
-            <th scope="col">{t.energy.used} (kWh)</th>
-            {sells && <th scope="col">{t.energy.sold} (kWh)</th>}
-          </tr>
-        </thead>
-        <tbody>
-          {hours
-            .filter((hour) => hour.usedKwh !== null || hour.soldKwh !== null)
-            .map((hour) => (
-              <tr key={hour.start}>
-                <th scope="row">
-                  {hourLabel(hour, t, format)}
-                  {hour.running && ` (${t.energy.running})`}
-                  {hour.estimated && ` (${t.energy.estimated})`}
-                </th>
-                <td>{format.number(hour.usedKwh, 2)}</td>
-                {sells && <td>{format.number(hour.soldKwh, 2)}</td>}
-              </tr>
-            ))}
-        </tbody>
-      </table>
-    </details>
-  );
-}
-
-function summary(hours: readonly EnergyHour[], t: Messages, format: Format): string {
-  const total = format.energy(energyTotals(hours).usedKwh);
-  const highest = hours.reduce<EnergyHour | null>((best, hour) => ((hour.usedKwh ?? -1) > (best?.usedKwh ?? -1) ? hour : best), null);
-  if (highest === null) return t.energy.empty;
-  const most = format.energy(highest.usedKwh);
-  return t.energy.summary(`${total.value} ${total.unit}`, `${most.value} ${most.unit}`, format.hour(highest.hour));
-}
+const NONE: readonly never[] = [];

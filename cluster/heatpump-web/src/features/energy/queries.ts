@@ -1,9 +1,14 @@
-/** `GET /api/v1/energy/history` for the running local day, patched by the live stream. */
+/** Energy by hour, day, month and year; of the running local day by hour and patched by the live stream. */
 import { type QueryClient, queryOptions } from '@tanstack/react-query';
 import type { EnergySeries } from '../../api/types';
-import { type ApiClient, hasItems } from '../../lib/api/client';
+import { type ApiClient, hasItems, type ReadPath } from '../../lib/api/client';
+import type { TimeRange } from '../../lib/chart/range';
+import { isObject } from '../../lib/json';
 import type { LiveRecord } from '../../lib/live/protocol';
+import type { Bucket } from '../../lib/time/period';
+import { serverNow } from '../../lib/time/server-clock';
 import { MINUTE, SECOND } from '../../lib/time/zone';
+import { type Gains, gainsBetween, withGains } from './live-series';
 import { addRecords, type EnergyToday, energyToday } from './today';
 
 const KEY = ['energy', 'today'] as const;
@@ -11,7 +16,28 @@ const KEY = ['energy', 'today'] as const;
 /** A reading is in the database within a second or two; asking more often than this would only be impatient. */
 const ASK_AGAIN_MS = 10 * SECOND;
 
-const isSeries = (body: unknown): body is EnergySeries => hasItems(body) && Array.isArray(body['devices']);
+const isSeries = (body: unknown) => hasItems(body) && isObject(body) && Array.isArray(body['devices']);
+
+/** Which endpoint answers which bars. */
+export const ENDPOINTS = {
+  hour: '/api/v1/energy/history',
+  day: '/api/v1/energy/daily-summary',
+  month: '/api/v1/energy/monthly-summary',
+  year: '/api/v1/energy/yearly-summary',
+} as const satisfies Record<Bucket, ReadPath>;
+
+/** Any period. One that is not over yet is patched by the live stream, and asked again every few minutes. */
+export function energySeriesOptions(api: ApiClient, bucket: Bucket, { from, to }: TimeRange) {
+  return queryOptions({
+    queryKey: ['energy', bucket, from, to],
+    queryFn: async ({ signal }): Promise<EnergySeries> => {
+      const query = { from: new Date(from).toISOString(), to: new Date(to).toISOString() };
+      return (await api.get(ENDPOINTS[bucket], { query }, isSeries, signal)).data;
+    },
+    staleTime: 2 * MINUTE,
+    refetchInterval: serverNow() < to ? 5 * MINUTE : false,
+  });
+}
 
 /** `day`: start and end of the household's day, so that a new day is a new query. */
 export function energyTodayOptions(api: ApiClient, day: { readonly start: number; readonly end: number }) {
@@ -19,7 +45,7 @@ export function energyTodayOptions(api: ApiClient, day: { readonly start: number
     queryKey: [...KEY, day.start, day.end],
     queryFn: async ({ client, queryKey, signal }): Promise<EnergyToday> => {
       const range = { from: new Date(day.start).toISOString(), to: new Date(day.end).toISOString() };
-      const { data, servedAt } = await api.get('/api/v1/energy/history', range, isSeries, signal);
+      const { data, servedAt } = await api.get('/api/v1/energy/history', { query: range }, isSeries, signal);
       return energyToday({ ...data, ...range }, servedAt, client.getQueryData<EnergyToday>(queryKey));
     },
     // What the counters add in between is an estimate; the server's own figures replace it.
@@ -36,5 +62,23 @@ export function patchEnergyToday(client: QueryClient, records: readonly LiveReco
       void client.invalidateQueries({ queryKey: KEY });
     }
   }
-  client.setQueriesData<EnergyToday>({ queryKey: KEY }, (today) => today && addRecords(today, records));
+  for (const [key, today] of client.getQueriesData<EnergyToday>({ queryKey: KEY })) {
+    const after = today && addRecords(today, records);
+    if (today === undefined || after === undefined || after === today) continue;
+    client.setQueryData(key, after);
+    carry(client, gainsBetween(today, after));
+  }
+}
+
+/** Into every period that is shown or was. */
+function carry(client: QueryClient, gains: Gains): void {
+  if (gains.size === 0) return;
+  for (const bucket of Object.keys(ENDPOINTS)) {
+    for (const [key, series] of client.getQueriesData<EnergySeries>({ queryKey: ['energy', bucket] })) {
+      if (series === undefined) continue;
+      const after = withGains(series, gains);
+      if (after === null) void client.invalidateQueries({ queryKey: key }, { cancelRefetch: false });
+      else if (after !== series) client.setQueryData(key, after, { updatedAt: client.getQueryState(key)?.dataUpdatedAt ?? 0 });
+    }
+  }
 }

@@ -1,7 +1,8 @@
 import { describe, expect, it } from 'vitest';
 import type { EnergyBucket } from '../../api/types';
 import type { LiveRecord } from '../../lib/live/protocol';
-import { addRecords, energyHours, energyToday, energyTotals, gain } from './today';
+import { sumKnown } from '../../lib/sum';
+import { addRecords, energyHours, energyToday, gain } from './today';
 
 const ZONE = 'Europe/Stockholm';
 const at = (text: string) => Date.parse(text);
@@ -44,7 +45,7 @@ function record(time: string, wh: number | null, more: Partial<LiveRecord> & { m
 }
 
 const winter = () => day('2026-01-14T23:00:00Z', '2026-01-15T23:00:00Z', [bucket('2026-01-15T08:00:00Z', 1.5)], '2026-01-15T08:30:00Z');
-const total = (today: ReturnType<typeof winter>, now: string) => energyTotals(energyHours(today, at(now), ZONE)).usedKwh;
+const total = (today: ReturnType<typeof winter>, now: string) => sumKnown(energyHours(today, at(now), ZONE).map((hour) => hour.usedKwh));
 
 describe('gain', () => {
   it.each([
@@ -110,7 +111,7 @@ describe('addRecords', () => {
   it('counts what is sold as well', () => {
     const sold = (time: string, wh: number) => record(time, null, { reading: { export_energy_wh: wh, meter_id: 'm1' } });
     const today = addRecords(winter(), [sold('2026-01-15T08:31:00Z', 100), sold('2026-01-15T08:32:00Z', 350)]);
-    expect(energyTotals(energyHours(today, at('2026-01-15T08:41:00Z'), ZONE)).soldKwh).toBeCloseTo(0.25);
+    expect(sumKnown(energyHours(today, at('2026-01-15T08:41:00Z'), ZONE).map((hour) => hour.soldKwh))).toBeCloseTo(0.25);
   });
 });
 
@@ -125,7 +126,7 @@ describe('energyHours', () => {
       [2, true],
     ]);
     expect(hours.find((hour) => hour.hour === 3)?.usedKwh).toBe(4);
-    expect(energyTotals(hours).usedKwh).toBe(7);
+    expect(sumKnown(hours.map((hour) => hour.usedKwh))).toBe(7);
   });
 
   it('has no bar for the hour that clocks skip', () => {

@@ -5,7 +5,9 @@
 import type { EnergySeries } from '../../api/types';
 import { numberOf, stringOf } from '../../lib/json';
 import type { LiveRecord } from '../../lib/live/protocol';
+import { sumKnown } from '../../lib/sum';
 import { hoursOfDay, type LocalHour, MINUTE } from '../../lib/time/zone';
+import type { EnergyBar } from './bars';
 
 /** Every zone's hours are whole numbers of these, and the database counts in them as well. */
 const QUARTER = 15 * MINUTE;
@@ -29,7 +31,7 @@ export interface EnergyToday {
   readonly gained: Readonly<Record<number, Gain>>;
 }
 
-interface Gain {
+export interface Gain {
   readonly kwh: number;
   readonly exportKwh: number;
 }
@@ -101,24 +103,26 @@ export function energyHours(today: EnergyToday, now: number, zone: string): read
     const sold = [...items.map((item) => item.export_kwh), ...gains.map(([, { exportKwh }]) => exportKwh)];
     return {
       ...hour,
-      usedKwh: sum(used),
-      soldKwh: sum(sold),
+      usedKwh: sumKnown(used),
+      soldKwh: sumKnown(sold),
       estimated: items.some((item) => item.estimated),
       running: inside(now),
     };
   });
 }
 
-export interface EnergyTotals {
-  readonly usedKwh: number | null;
-  readonly soldKwh: number | null;
-}
-
-export function energyTotals(hours: readonly EnergyHour[]): EnergyTotals {
-  return { usedKwh: sum(hours.map((hour) => hour.usedKwh)), soldKwh: sum(hours.map((hour) => hour.soldKwh)) };
-}
-
-function sum(values: readonly (number | null)[]): number | null {
-  const known = values.filter((value) => value !== null);
-  return known.length === 0 ? null : known.reduce((total, value) => total + value, 0);
+/** The hours as every energy chart draws them. What today costs is on the page Energy: prices are the server's. */
+export function energyBarsOfToday(today: EnergyToday, now: number, zone: string): readonly EnergyBar[] {
+  return energyHours(today, now, zone).map(({ start, end, usedKwh, soldKwh, estimated, running }) => ({
+    from: start,
+    to: end,
+    usedKwh,
+    soldKwh,
+    estimated,
+    running,
+    future: now < start,
+    cost: null,
+    currency: null,
+    other: null,
+  }));
 }

@@ -1,12 +1,13 @@
 /** The heat pump at a glance: what it is doing, which parts run, its temperatures and the integral. */
 import { useQuery } from '@tanstack/react-query';
 import type { ReactNode } from 'react';
+import { Link } from 'react-router';
 import { Blank } from '../../components/Blank';
 import { Card } from '../../components/Card';
 import { Freshness } from '../../components/Freshness';
 import { QueryView } from '../../components/QueryView';
 import { Value } from '../../components/Value';
-import { useMessages } from '../../i18n/messages';
+import { useMessages } from './messages';
 import { isStale, staleAfter } from '../../lib/live/staleness';
 import type { Measured } from '../../lib/live/tracked';
 import { useServices } from '../../lib/services';
@@ -27,7 +28,8 @@ const UNKNOWN: Pump = {
   fields: { compressor_on: OFF, hot_water_on: OFF, aux_3kw_on: OFF, aux_6kw_on: OFF, brine_pump_on: OFF, flow_pump_on: OFF },
 };
 
-export function HeatpumpPanel() {
+/** `more`: with a way to the page that has everything of it. */
+export function HeatpumpPanel({ more = false }: { readonly more?: boolean }) {
   const t = useMessages();
   const { api } = useServices();
   const query = useQuery(heatpumpLatestOptions(api));
@@ -49,7 +51,18 @@ export function HeatpumpPanel() {
         isEmpty={(pumps) => pumps.length === 0}
         empty={t.heatpump.empty}
       >
-        {(pumps) => pumps.map((pump) => <PumpStatus key={pump.deviceId} pump={pump} named={pumps.length > 1} />)}
+        {(pumps) => (
+          <>
+            {pumps.map((pump) => (
+              <PumpStatus key={pump.deviceId} pump={pump} named={pumps.length > 1} />
+            ))}
+            {more && (
+              <p>
+                <Link to="/heatpump">{t.heatpump.more}</Link>
+              </p>
+            )}
+          </>
+        )}
       </QueryView>
     </Card>
   );

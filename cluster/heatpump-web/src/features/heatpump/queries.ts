@@ -1,7 +1,8 @@
 /** `GET /api/v1/heatpump/latest` and `GET /api/v1/heatpump/settings`, both patched by the live stream. */
 import { type QueryClient, queryOptions } from '@tanstack/react-query';
-import type { DeviceSettings, HeatpumpReading, HeatpumpSettings, Items } from '../../api/types';
+import type { DeviceSettings, HeatpumpDay, HeatpumpReading, HeatpumpSeries, HeatpumpSettings, Paths } from '../../api/types';
 import { type ApiClient, hasItems } from '../../lib/api/client';
+import type { TimeRange } from '../../lib/chart/range';
 import { booleanOf, isObject, numberOf } from '../../lib/json';
 import type { LiveRecord } from '../../lib/live/protocol';
 import { type DeviceReading, mergeReadings, type TrackedDevice } from '../../lib/live/tracked';
@@ -28,14 +29,11 @@ export type Pump = TrackedDevice<PumpFields>;
 const LATEST = ['heatpump', 'latest'] as const;
 const REPORTED = ['heatpump', 'settings'] as const;
 
-const isLatest = (body: unknown): body is Items<HeatpumpReading> => hasItems(body);
-const isSettings = (body: unknown): body is Items<DeviceSettings> => hasItems(body);
-
 export function heatpumpLatestOptions(api: ApiClient) {
   return queryOptions({
     queryKey: LATEST,
     queryFn: async ({ client, signal }): Promise<readonly Pump[]> => {
-      const { data } = await api.get('/api/v1/heatpump/latest', {}, isLatest, signal);
+      const { data } = await api.get('/api/v1/heatpump/latest', {}, hasItems, signal);
       return mergeReadings(client.getQueryData<readonly Pump[]>(LATEST) ?? [], data.items.map(fromApi));
     },
     refetchInterval: 5 * MINUTE,
@@ -46,11 +44,61 @@ export function heatpumpSettingsOptions(api: ApiClient) {
   return queryOptions({
     queryKey: REPORTED,
     queryFn: async ({ signal }): Promise<readonly DeviceSettings[]> => {
-      const { data } = await api.get('/api/v1/heatpump/settings', {}, isSettings, signal);
-      return data.items;
+      const { data } = await api.get('/api/v1/heatpump/settings', {}, hasItems, signal);
+      return data.items.map(fromSettingsApi);
     },
     refetchInterval: 5 * MINUTE,
   });
+}
+
+/** One pump's settings with the tag a change is based on. Asked when a change is sent, so never from the cache. */
+export function settingsTagOptions(api: ApiClient, deviceId: string) {
+  return queryOptions({
+    queryKey: ['heatpump', 'tag', deviceId],
+    queryFn: async ({ signal }): Promise<{ etag: string | null; settings: DeviceSettings }> => {
+      const hasReported = (body: unknown) => isObject(body) && isObject(body['reported']);
+      const { data, etag } = await api.get('/api/v1/heatpump/settings/{device_id}', { path: { device_id: deviceId } }, hasReported, signal);
+      return { etag, settings: fromSettingsApi(data) };
+    },
+    staleTime: 0,
+    gcTime: 0,
+  });
+}
+
+/** What holds once every open command is done: what is wanted, else what the pump reported. For checks, never shown as either. */
+export function currentSettings(device: DeviceSettings): HeatpumpSettings {
+  const current = { ...device.reported };
+  for (const name of SETTINGS) current[name] = device.wanted[name] ?? current[name];
+  return current;
+}
+
+/** Buckets of one pump, as fine as the service thinks fit for the range. */
+export function heatpumpHistoryOptions(api: ApiClient, deviceId: string, { from, to }: TimeRange) {
+  return queryOptions({
+    queryKey: ['heatpump', 'history', deviceId, from, to],
+    queryFn: async ({ signal }): Promise<HeatpumpSeries> => {
+      const { data } = await api.get('/api/v1/heatpump/history', { query: { ...spanOf(from, to), device_id: deviceId } }, hasItems, signal);
+      return data;
+    },
+    staleTime: MINUTE,
+    refetchInterval: 2 * MINUTE,
+  });
+}
+
+export function heatpumpDaysOptions(api: ApiClient, deviceId: string, { from, to }: TimeRange) {
+  return queryOptions({
+    queryKey: ['heatpump', 'days', deviceId, from, to],
+    queryFn: async ({ signal }): Promise<readonly HeatpumpDay[]> => {
+      const { data } = await api.get('/api/v1/heatpump/daily-summary', { query: { ...spanOf(from, to), device_id: deviceId } }, hasItems, signal);
+      return data.items;
+    },
+    staleTime: MINUTE,
+    refetchInterval: 5 * MINUTE,
+  });
+}
+
+function spanOf(from: number, to: number): { from: string; to: string } {
+  return { from: new Date(from).toISOString(), to: new Date(to).toISOString() };
 }
 
 export function patchHeatpumps(client: QueryClient, records: readonly LiveRecord[]): void {
@@ -58,6 +106,10 @@ export function patchHeatpumps(client: QueryClient, records: readonly LiveRecord
   if (own.length === 0) return;
   client.setQueryData<readonly Pump[]>(LATEST, (pumps) => pumps && mergeReadings(pumps, own.map(fromLive)));
   client.setQueryData<readonly DeviceSettings[]>(REPORTED, (devices) => devices && own.reduce(mergeSettings, devices));
+}
+
+function fromSettingsApi(item: Paths['/api/v1/heatpump/settings']['get']['responses'][200]['content']['application/json']['items'][number]): DeviceSettings {
+  return { ...item, reported: { ...NOT_REPORTED, ...item.reported }, wanted: item.wanted };
 }
 
 /** What the pump reports is taken over field by field; what is wanted is for the settings API alone to say. */

@@ -1,6 +1,6 @@
 /** `GET /api/v1/energy/latest`, kept as the newest value of every field of every meter and patched by the live stream. */
 import { type QueryClient, queryOptions } from '@tanstack/react-query';
-import type { EnergyReading, Items } from '../../api/types';
+import type { EnergyReading } from '../../api/types';
 import { type ApiClient, hasItems } from '../../lib/api/client';
 import { numberOf, stringOf } from '../../lib/json';
 import type { LiveRecord } from '../../lib/live/protocol';
@@ -26,13 +26,11 @@ export type Meter = TrackedDevice<MeterFields>;
 
 const KEY = ['energy', 'latest'] as const;
 
-const isLatest = (body: unknown): body is Items<EnergyReading> => hasItems(body);
-
 export function energyLatestOptions(api: ApiClient) {
   return queryOptions({
     queryKey: KEY,
     queryFn: async ({ client, signal }): Promise<readonly Meter[]> => {
-      const { data } = await api.get('/api/v1/energy/latest', {}, isLatest, signal);
+      const { data } = await api.get('/api/v1/energy/latest', {}, hasItems, signal);
       // Live readings may be newer than the answer, and know fields the newest row lacks.
       return mergeReadings(client.getQueryData<readonly Meter[]>(KEY) ?? [], data.items.map(fromApi));
     },

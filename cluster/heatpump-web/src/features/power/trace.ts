@@ -6,7 +6,7 @@ export interface TracePoint {
   readonly watts: number;
 }
 
-export const TRACE_MS = 5 * MINUTE;
+const TRACE_MS = 5 * MINUTE;
 /** Two a second over the window; a meter that sends faster is thinned by dropping the oldest. */
 const TRACE_POINTS = 600;
 

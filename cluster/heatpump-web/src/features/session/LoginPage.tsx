@@ -1,9 +1,11 @@
 /** The login page: what this is, one button, and what went wrong last time. It never sees a password. */
 import { useState } from 'react';
 import { useLocation } from 'react-router';
+import { AppNotices } from '../../components/AppNotices';
 import { HouseMark } from '../../components/HouseMark';
+import { LanguageSwitch } from '../../components/LanguageSwitch';
 import { ThemeSwitch } from '../../components/ThemeSwitch';
-import { useMessages } from '../../i18n/messages';
+import { useMessages } from './messages';
 import { useServices } from '../../lib/services';
 import { Dusk } from './Dusk';
 import { loginProblem } from './login-problem';
@@ -46,6 +48,7 @@ export function LoginPage({ busy, error }: LoginPageProps) {
         </p>
         <h1>{t.session.heading}</h1>
         <p className="login-introduction">{t.session.introduction}</p>
+        <AppNotices />
         {problem !== null && waiting === null && (
           <div className="problem" role="alert">
             <p className="problem-title">{t.session.failed}</p>
@@ -61,7 +64,10 @@ export function LoginPage({ busy, error }: LoginPageProps) {
           {waiting ?? t.session.logIn}
         </button>
         <p className="login-hint">{t.session.logInWith(new URL(config.issuer).host)}</p>
-        <ThemeSwitch />
+        <div className="login-choices">
+          <ThemeSwitch />
+          <LanguageSwitch />
+        </div>
       </main>
     </div>
   );

@@ -5,7 +5,7 @@
 import type { ReactNode } from 'react';
 import { useAuth } from 'react-oidc-context';
 import { Navigate, useLocation } from 'react-router';
-import { useMessages } from '../../i18n/messages';
+import { useMessages } from './messages';
 import { LoginPage } from './LoginPage';
 import { CALLBACK_PATH, returnPath } from './oidc';
 import { useSession, useSessionEnded } from './session-context';

@@ -1,6 +1,6 @@
 /** What to tell a person whose login failed. The issuer's own description is shown as text; a stack or a token never is. */
 import { ErrorResponse } from 'oidc-client-ts';
-import type { Messages } from '../../i18n/en';
+import type { Messages } from './messages';
 
 export function loginProblem(error: unknown, t: Messages): string {
   if (error instanceof ErrorResponse) {

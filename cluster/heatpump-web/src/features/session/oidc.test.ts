@@ -1,6 +1,7 @@
 import { ErrorResponse, InMemoryWebStorage, User, UserManager, WebStorageStateStore } from 'oidc-client-ts';
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { returnPath, Session } from './oidc';
+import type { Tabs } from './tabs';
 
 function user(token: string, expiresInSeconds: number, refreshToken?: string): User {
   return new User({
@@ -13,13 +14,19 @@ function user(token: string, expiresInSeconds: number, refreshToken?: string): U
   });
 }
 
-/** The real manager with its real events; only the way to the issuer is replaced. */
-function setUp(first: User | null) {
+/** No other tab, unless one is given that answers with this session. */
+function tabs(others: User | null = null) {
+  return { listen: vi.fn<Tabs['listen']>(), ask: () => Promise.resolve(others), ended: vi.fn(), alone: <T>(work: () => Promise<T>) => work() };
+}
+
+/** The real manager with its real events; only the ways to the issuer and to other tabs are replaced. */
+function setUp(first: User | null, others: User | null = null) {
   const store = new WebStorageStateStore({ store: new InMemoryWebStorage() });
   const settings = { authority: 'https://id.example.org', client_id: 'heatpump-web', redirect_uri: 'https://home/callback' };
   const manager = new UserManager({ ...settings, userStore: store, stateStore: store, automaticSilentRenew: false });
   const silent = vi.spyOn(manager, 'signinSilent');
-  const session = new Session(manager, first);
+  const beside = tabs(others);
+  const session = new Session(manager, first, beside);
   const tokens: string[] = [];
   session.subscribeToken((token) => tokens.push(token));
   /** The issuer answers the next renewal with a new token. */
@@ -29,7 +36,7 @@ function setUp(first: User | null) {
       await manager.events.load(renewed);
       return renewed;
     });
-  return { session, silent, tokens, grant };
+  return { session, silent, tokens, grant, beside, manager };
 }
 
 beforeEach(() => {
@@ -79,6 +86,53 @@ describe('Session', () => {
     grant('new');
     await vi.advanceTimersByTimeAsync(15_000);
     expect(session.token()).toBe('new');
+  });
+
+  it('takes over what another tab has renewed, instead of using up the refresh token a second time', async () => {
+    const { session, silent, tokens } = setUp(user('old', 30, 'refresh'), user('renewed elsewhere', 600, 'refresh 2'));
+    expect(await session.renew()).toBe(true);
+    expect(session.token()).toBe('renewed elsewhere');
+    expect(tokens).toEqual(['renewed elsewhere']);
+    expect(silent).not.toHaveBeenCalled();
+  });
+
+  it('renews by itself where the other tab has nothing newer, or is somebody else', async () => {
+    const older = setUp(user('old', 30, 'refresh'), user('older', 20, 'refresh'));
+    older.grant('new');
+    expect(await older.session.renew()).toBe(true);
+    expect(older.session.token()).toBe('new');
+    const another = user('of another', 600, 'refresh');
+    another.profile.sub = 'guest';
+    const guest = setUp(user('old', 30, 'refresh'), another);
+    guest.grant('own');
+    expect(await guest.session.renew()).toBe(true);
+    expect(guest.session.token()).toBe('own');
+  });
+
+  it('tells other tabs of a log-out, and goes with theirs', async () => {
+    const { session, beside, manager } = setUp(user('a', 600, 'refresh'));
+    vi.spyOn(manager, 'revokeTokens').mockResolvedValue();
+    vi.spyOn(manager, 'signoutRedirect').mockResolvedValue();
+    await session.logOut();
+    expect(beside.ended).toHaveBeenCalledOnce();
+    const events = beside.listen.mock.calls[0]?.[0];
+    expect(events?.current()?.access_token).toBe('a');
+    events?.onEnded();
+    await vi.waitFor(() => {
+      expect(session.token()).toBeNull();
+    });
+    expect(events?.current()).toBeNull();
+  });
+
+  it('takes part in the session of a tab that answered late, unless it has one itself', async () => {
+    const { session, beside } = setUp(null);
+    const late = (of: User) => beside.listen.mock.calls[0]?.[0].onLate(of);
+    late(user('theirs', 600, 'refresh'));
+    await vi.advanceTimersByTimeAsync(0);
+    expect(session.token()).toBe('theirs');
+    late(user('another', 900, 'refresh'));
+    await vi.advanceTimersByTimeAsync(0);
+    expect(session.token()).toBe('theirs');
   });
 
   it('without a refresh token it lasts until the token ends, and never asks the issuer', async () => {

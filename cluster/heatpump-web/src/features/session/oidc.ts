@@ -6,13 +6,16 @@ import { ErrorResponse, type User, UserManager, WebStorageStateStore } from 'oid
 import type { TokenSource } from '../../lib/api/client';
 import type { Config } from '../../lib/config/config';
 import { SECOND } from '../../lib/time/zone';
+import type { Tabs } from './tabs';
 
 export const CALLBACK_PATH = '/callback';
 
-/** Renewal starts this long before a token ends: time for a slow issuer and a retry. */
+/** Renewal starts this long before a token ends: time for a slow issuer and a retry. Of a short token it is the last third. */
 const RENEW_BEFORE_SECONDS = 60;
 /** After a renewal that failed for want of a network. */
 const RENEW_RETRY_MS = 15 * SECOND;
+/** A longer timer would fire at once. */
+const LONGEST_TIMER_MS = 2 ** 31 - 1;
 /** Revoking is a courtesy to the issuer; logging out does not wait for it longer than this. */
 const REVOKE_TIMEOUT_MS = 2 * SECOND;
 
@@ -30,7 +33,6 @@ export function createUserManager(config: Config): UserManager {
     userStore: store,
     stateStore: store,
     automaticSilentRenew: false,
-    accessTokenExpiringNotificationTimeInSeconds: RENEW_BEFORE_SECONDS,
     // What the page shows of a person is in the ID token.
     loadUserInfo: false,
     monitorSession: false,
@@ -41,6 +43,7 @@ export function createUserManager(config: Config): UserManager {
 /** The session's tokens, for the API client and the live connection. One renewal at a time, whoever asks. */
 export class Session implements TokenSource {
   readonly #manager: UserManager;
+  readonly #tabs: Pick<Tabs, 'listen' | 'ask' | 'ended' | 'alone'>;
   #user: User | null;
   #renewal: Promise<boolean> | null = null;
   #retry: ReturnType<typeof setTimeout> | null = null;
@@ -48,11 +51,22 @@ export class Session implements TokenSource {
   readonly #endedListeners = new Set<() => void>();
   readonly #tokenListeners = new Set<(token: string) => void>();
 
-  constructor(manager: UserManager, user: User | null) {
+  constructor(manager: UserManager, user: User | null, tabs: Pick<Tabs, 'listen' | 'ask' | 'ended' | 'alone'>) {
     this.#manager = manager;
     this.#user = user;
+    this.#tabs = tabs;
+    tabs.listen({
+      current: () => (this.token() === null ? null : this.#user),
+      onLate: (others) => {
+        // Asked when the page was opened; where nobody has logged in here meanwhile, it takes part in the session after all.
+        if (this.#user === null) void this.#take(others);
+      },
+      onEnded: () => void manager.removeUser(),
+    });
+    this.#scheduleRenewal();
     manager.events.addUserLoaded((loaded) => {
       this.#user = loaded;
+      this.#scheduleRenewal();
       this.#setEnded(false);
       for (const listener of this.#tokenListeners) listener(loaded.access_token);
     });
@@ -60,13 +74,12 @@ export class Session implements TokenSource {
       this.#user = null;
       if (this.#retry !== null) clearTimeout(this.#retry);
     });
-    manager.events.addAccessTokenExpiring(() => void this.renew());
     manager.events.addAccessTokenExpired(() => void this.renew());
   }
 
-  token(): string | null {
+  readonly token = (): string | null => {
     return this.#user === null || this.#user.expired === true ? null : this.#user.access_token;
-  }
+  };
 
   /** Scopes that were granted, which may be fewer than were asked for. */
   scopes(): readonly string[] {
@@ -89,17 +102,18 @@ export class Session implements TokenSource {
   };
 
   /** Called with every new access token. */
-  subscribeToken(listener: (token: string) => void): () => void {
+  readonly subscribeToken = (listener: (token: string) => void): (() => void) => {
     this.#tokenListeners.add(listener);
     return () => this.#tokenListeners.delete(listener);
-  }
+  };
 
   async logIn(returnTo: string): Promise<void> {
     await this.#manager.signinRedirect({ state: { returnTo } });
   }
 
-  /** Ends the session here and at the issuer; where the issuer offers no log-out, here only. */
+  /** Ends the session in every tab and at the issuer; where the issuer offers no log-out, here only. */
   async logOut(): Promise<void> {
+    this.#tabs.ended();
     await Promise.race([
       this.#manager.revokeTokens(['refresh_token']).catch(() => undefined),
       new Promise((resolve) => setTimeout(resolve, REVOKE_TIMEOUT_MS)),
@@ -119,6 +133,24 @@ export class Session implements TokenSource {
       return false;
     }
     if (this.#retry !== null) clearTimeout(this.#retry);
+    return this.#tabs.alone(async () => {
+      // A refresh token serves once: where another tab has used it, what it got is taken over.
+      const others = await this.#tabs.ask();
+      if (others !== null && others.profile.sub === user.profile.sub && (others.expires_at ?? 0) > (user.expires_at ?? 0)) {
+        await this.#take(others);
+        return true;
+      }
+      return this.#renewAtIssuer();
+    });
+  }
+
+  /** Goes on with what another tab has. */
+  async #take(others: User): Promise<void> {
+    await this.#manager.storeUser(others);
+    await this.#manager.events.load(others);
+  }
+
+  async #renewAtIssuer(): Promise<boolean> {
     try {
       return (await this.#manager.signinSilent()) !== null;
     } catch (error) {
@@ -127,6 +159,15 @@ export class Session implements TokenSource {
       else this.#retry = setTimeout(() => void this.renew(), RENEW_RETRY_MS);
       return false;
     }
+  }
+
+  #scheduleRenewal(): void {
+    if (this.#retry !== null) clearTimeout(this.#retry);
+    const left = this.#user?.expires_in;
+    // One that is over is renewed by whoever needs it.
+    if (left === undefined || left <= 0) return;
+    const wait = left - Math.min(RENEW_BEFORE_SECONDS, left / 3);
+    this.#retry = setTimeout(() => void this.renew(), Math.min(wait * SECOND, LONGEST_TIMER_MS));
   }
 
   #setEnded(ended: boolean): void {

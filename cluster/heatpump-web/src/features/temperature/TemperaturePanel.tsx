@@ -1,27 +1,26 @@
 /** Temperatures by room: the present value with its age, and the lines of the last 24 hours. The tiles are the chart's legend. */
-import { useQueries, useQuery } from '@tanstack/react-query';
-import { lazy, useMemo } from 'react';
-import { AfterPaint } from '../../components/AfterPaint';
+import { useQueries, useQuery, type UseQueryResult } from '@tanstack/react-query';
+import { useMemo } from 'react';
 import { Blank } from '../../components/Blank';
 import { Card } from '../../components/Card';
-import { ChartSkeleton } from '../../components/ChartSkeleton';
+import { ChartFrame, ChartFrameSkeleton, type ChartView } from '../../components/chart/ChartFrame';
+import type { Gap } from '../../components/chart/Plot';
 import { Freshness } from '../../components/Freshness';
-import { Problem } from '../../components/Problem';
-import { QueryView } from '../../components/QueryView';
+import { type Loaded, QueryView } from '../../components/QueryView';
 import { Value } from '../../components/Value';
-import { useMessages } from '../../i18n/messages';
+import { useMessages } from './messages';
 import { isStale, staleAfter } from '../../lib/live/staleness';
 import { useServices } from '../../lib/services';
 import { useNow } from '../../lib/time/ticker';
-import { DAY, MINUTE } from '../../lib/time/zone';
+import { DAY, HOUR, MINUTE } from '../../lib/time/zone';
+import { useGaps } from '../gaps/use-gaps';
 import { COLOURS } from './colours';
 import { extremes, moments, type Room, type RoomHistory } from './history';
 import { type Sensor, temperatureHistoryOptions, temperatureLatestOptions } from './queries';
 import { roomName } from './room-name';
+import { TemperatureChart } from './TemperatureChart';
 import { TemperatureTable } from './TemperatureTable';
 import './temperature.css';
-
-const TemperatureChart = lazy(() => import('./TemperatureChart'));
 
 export function TemperaturePanel() {
   const t = useMessages();
@@ -38,7 +37,7 @@ export function TemperaturePanel() {
                 <RoomTile key={sensor.deviceId} sensor={sensor} name="" colour={0} />
               ))}
             </ul>
-            <HistoryLoading />
+            <ChartFrameSkeleton />
           </Blank>
         }
         isEmpty={(sensors) => sensors.length === 0}
@@ -106,64 +105,66 @@ function staleLimit(sensor: Sensor): number {
 function History({ sensors }: { readonly sensors: readonly Sensor[] }) {
   const t = useMessages();
   const { api, format } = useServices();
+  // To the end of the running hour: the range, and what is zoomed into, stays the same for an hour.
+  const to = useNow(HOUR) + HOUR;
   const now = useNow(MINUTE);
-  const results = useQueries({ queries: sensors.map((sensor) => temperatureHistoryOptions(api, sensor.deviceId)) });
-  const loading = results.some((result) => result.isPending && result.fetchStatus !== 'idle');
-  const failed = results.flatMap((result, index) => (result.error !== null && result.data === undefined ? [index] : []));
-  const rooms = sensors.map((sensor, index): Room => ({ history: results[index]?.data ?? NONE, maxGapMs: staleLimit(sensor) }));
+  const extent = { from: to - DAY, to };
+  const gaps = useGaps(extent, NO_DEVICES);
+  const query = useQueries({ queries: sensors.map((sensor) => temperatureHistoryOptions(api, sensor.deviceId)), combine: allOf });
   const names = sensors.map((sensor) => roomName(sensor, sensors));
-  const range = extremes(rooms.map((room) => room.history));
-  const retry = () => {
-    for (const index of failed) void results[index]?.refetch();
-  };
-  if (loading) return <HistoryLoading />;
-  const problem = failed.length > 0 && (
-    <Problem
-      title={t.temperature.historyFailed(failed.map((index) => names[index]).join(', '))}
-      detail={results[failed[0] ?? 0]?.error?.message ?? ''}
-      onRetry={retry}
-    />
-  );
-  if (range === null) return failed.length > 0 ? problem : <p className="empty">{t.temperature.noHistory}</p>;
   return (
-    <>
-      {problem}
-      <figure
-        className="chart temperature-chart"
-        aria-label={t.temperature.summary(rooms.length, format.number(range.low, 1), format.number(range.high, 1))}
-      >
-        <AfterPaint fallback={<ChartSkeleton />}>
-          <Lines rooms={rooms} names={names} now={now} />
-        </AfterPaint>
-      </figure>
-      <TemperatureTable names={names} histories={rooms.map((room) => room.history)} />
-    </>
+    <ChartFrame
+      title={t.temperature.title}
+      titleHidden
+      unit="°C"
+      query={query}
+      isEmpty={(histories) => extremes(histories) === null}
+      empty={t.temperature.noHistory}
+      extent={extent}
+      gaps={gaps}
+      summary={(histories, view) => {
+        const range = extremes(histories.map((history) => history.filter(({ time }) => time >= view.from && time < view.to)));
+        return range === null ? t.temperature.noneShown : t.temperature.summary(histories.length, format.number(range.low, 1), format.number(range.high, 1));
+      }}
+      table={(histories, view) => <TemperatureTable names={names} histories={histories} view={view} />}
+    >
+      {(histories, chart) => {
+        const rooms = sensors.map((sensor, index): Room => ({ history: histories[index] ?? [], maxGapMs: staleLimit(sensor) }));
+        return <Lines rooms={rooms} names={names} gaps={gaps} now={now} chart={chart} />;
+      }}
+    </ChartFrame>
   );
 }
 
-const NONE: RoomHistory = [];
+/** Sensors sleep between their readings: that one is not connected is no gap. */
+const NO_DEVICES: readonly string[] = [];
 
-/** As high as the chart and what is under it. */
-function HistoryLoading() {
-  const t = useMessages();
-  return (
-    <>
-      <div className="chart">
-        <ChartSkeleton />
-      </div>
-      <p className="chart-table-place">{t.asTable}</p>
-    </>
-  );
+/** The rooms as one query: what has come is drawn, the first failure is said, and trying again asks for what failed. */
+function allOf(results: readonly UseQueryResult<RoomHistory>[]): Loaded<readonly RoomHistory[]> {
+  const pending = results.some((result) => result.isPending && result.fetchStatus !== 'idle');
+  const error = results.find((result) => result.error !== null)?.error ?? null;
+  const loaded = results.some((result) => result.data !== undefined);
+  return {
+    data: pending || (!loaded && error !== null) ? undefined : results.map((result) => result.data ?? []),
+    error,
+    isFetching: results.some((result) => result.isFetching),
+    refetch: () => {
+      for (const result of results) if (result.error !== null) void result.refetch();
+    },
+  };
 }
 
 interface LinesProps {
   readonly rooms: readonly Room[];
   readonly names: readonly string[];
+  readonly gaps: readonly Gap[];
   readonly now: number;
+  readonly chart: ChartView;
 }
 
-function Lines({ rooms, names, now }: LinesProps) {
+function Lines({ rooms, names, gaps, now, chart }: LinesProps) {
+  const { from, to } = chart.extent;
   // To the end of the running minute: a reading of this second belongs to the picture.
-  const data = useMemo(() => moments(rooms, now - DAY, now + MINUTE), [rooms, now]);
-  return <TemperatureChart data={data} names={names} />;
+  const data = useMemo(() => moments(rooms, from, Math.min(now + MINUTE, to)), [rooms, from, to, now]);
+  return <TemperatureChart moments={data} names={names} gaps={gaps} chart={chart} />;
 }

@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import { HOUR, MINUTE } from '../../lib/time/zone';
-import { addPoint, extremes, moments, roomHistory } from './history';
+import { addPoint, extremes, moments, roomHistory, withLive } from './history';
 
 const point = (minutes: number, celsius: number) => ({ time: minutes * MINUTE, celsius });
 
@@ -10,6 +10,15 @@ describe('roomHistory', () => {
     const items = [item('2026-01-01T10:00:00Z', 21), item('2026-01-01T09:00:00Z', null), item('2026-01-01T08:00:00Z', 20)];
     const history = roomHistory({ from: '', to: '', resolution_seconds: null, items });
     expect(history.map((one) => one.celsius)).toEqual([20, 21]);
+  });
+});
+
+describe('withLive', () => {
+  it('keeps what the live stream brought and the answer does not have yet, and nothing twice', () => {
+    const answer = [point(0, 20), point(10, 21)];
+    expect(withLive(answer, [point(5, 19), point(10, 21), point(20, 22)], 0)).toEqual([...answer, point(20, 22)]);
+    expect(withLive([], [point(20, 22), point(30, 23)], 0)).toEqual([point(20, 22), point(30, 23)]);
+    expect(withLive(answer, [], 0)).toEqual(answer);
   });
 });
 

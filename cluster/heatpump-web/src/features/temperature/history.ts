@@ -30,6 +30,15 @@ export function addPoint(history: RoomHistory, point: Point, from: number): Room
   return extended.slice(-LONGEST);
 }
 
+/**
+ * The service's answer with what the live stream brought beyond it: a reading is on the stream before it is in the database, and an answer that
+ * was under way must not take it away again.
+ */
+export function withLive(answer: RoomHistory, known: RoomHistory, from: number): RoomHistory {
+  const end = answer.at(-1)?.time ?? -Infinity;
+  return known.filter(({ time }) => time > end).reduce((history, point) => addPoint(history, point, from), answer);
+}
+
 /** One moment on the shared axis: a value for each room, null where nothing is known. */
 export interface Moment {
   readonly time: number;

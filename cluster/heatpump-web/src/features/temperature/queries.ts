@@ -1,27 +1,25 @@
 /** `GET /api/v1/temperature/all-latest` and `/history` of one sensor, both patched by the live stream. */
 import { type QueryClient, queryOptions } from '@tanstack/react-query';
-import type { Items, TemperatureReading, TemperatureSeries } from '../../api/types';
+import type { TemperatureReading } from '../../api/types';
 import { type ApiClient, hasItems } from '../../lib/api/client';
 import { numberOf } from '../../lib/json';
 import type { LiveRecord } from '../../lib/live/protocol';
 import { type DeviceReading, mergeReadings, type TrackedDevice } from '../../lib/live/tracked';
 import { DAY, MINUTE } from '../../lib/time/zone';
-import { addPoint, type RoomHistory, roomHistory } from './history';
+import { serverNow } from '../../lib/time/server-clock';
+import { addPoint, type RoomHistory, roomHistory, withLive } from './history';
 
-export type SensorFields = Pick<TemperatureReading, 'temperature_c' | 'humidity_percent' | 'battery_percent' | 'wake_period_seconds'>;
+type SensorFields = Pick<TemperatureReading, 'temperature_c' | 'humidity_percent' | 'battery_percent' | 'wake_period_seconds'>;
 export type Sensor = TrackedDevice<SensorFields>;
 
 const LATEST = ['temperature', 'latest'] as const;
 const HISTORY = ['temperature', 'history'] as const;
 
-const isLatest = (body: unknown): body is Items<TemperatureReading> => hasItems(body);
-const isSeries = (body: unknown): body is TemperatureSeries => hasItems(body);
-
 export function temperatureLatestOptions(api: ApiClient) {
   return queryOptions({
     queryKey: LATEST,
     queryFn: async ({ client, signal }): Promise<readonly Sensor[]> => {
-      const { data } = await api.get('/api/v1/temperature/all-latest', {}, isLatest, signal);
+      const { data } = await api.get('/api/v1/temperature/all-latest', {}, hasItems, signal);
       return mergeReadings(client.getQueryData<readonly Sensor[]>(LATEST) ?? [], data.items.map(fromApi));
     },
     refetchInterval: 5 * MINUTE,
@@ -31,10 +29,10 @@ export function temperatureLatestOptions(api: ApiClient) {
 export function temperatureHistoryOptions(api: ApiClient, deviceId: string) {
   return queryOptions({
     queryKey: [...HISTORY, deviceId],
-    queryFn: async ({ signal }): Promise<RoomHistory> => {
-      const parameters = { device_id: deviceId, hours: 24 };
-      const { data } = await api.get('/api/v1/temperature/history', parameters, isSeries, signal);
-      return roomHistory(data);
+    queryFn: async ({ client, queryKey, signal }): Promise<RoomHistory> => {
+      const query = { device_id: deviceId, hours: 24 };
+      const { data } = await api.get('/api/v1/temperature/history', { query }, hasItems, signal);
+      return withLive(roomHistory(data), client.getQueryData<RoomHistory>(queryKey) ?? [], serverNow() - DAY);
     },
     staleTime: 10 * MINUTE,
     refetchInterval: 15 * MINUTE,
@@ -48,10 +46,11 @@ export function patchTemperatures(client: QueryClient, records: readonly LiveRec
   for (const record of own) {
     const celsius = numberOf(record.reading['temperature_c']);
     if (celsius === null) continue;
-    client.setQueryData<RoomHistory>(
-      [...HISTORY, record.deviceId],
-      (history) => history && addPoint(history, { time: record.time, celsius }, now - DAY),
-    );
+    const key = [...HISTORY, record.deviceId];
+    const history = client.getQueryData<RoomHistory>(key);
+    const extended = addPoint(history ?? [], { time: record.time, celsius }, now - DAY);
+    // Of a sensor nobody has asked about yet it is a beginning, and not fresh: whoever looks at it asks.
+    client.setQueryData<RoomHistory>(key, extended, history === undefined ? { updatedAt: 0 } : {});
   }
 }
 

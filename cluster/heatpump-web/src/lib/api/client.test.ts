@@ -20,7 +20,7 @@ function setUp(answers: (Response | Error)[], renews = true) {
   return { api: new ApiClient('/base', { token: () => token, renew }), requests, renew };
 }
 
-const get = (api: ApiClient) => api.get('/api/v1/energy/latest', { device_id: 'a b', from: undefined }, hasItems, new AbortController().signal);
+const get = (api: ApiClient) => api.get('/api/v1/energy/history', { query: { device_id: 'a b', from: undefined } }, hasItems, new AbortController().signal);
 
 async function failure(promise: Promise<unknown>): Promise<ApiError> {
   const error: unknown = await promise.catch((thrown: unknown) => thrown);
@@ -36,7 +36,7 @@ describe('ApiClient', () => {
   it('sends the token in the header and parameters in the query', async () => {
     const { api, requests } = setUp([json({ items: [] })]);
     expect((await get(api)).data).toEqual({ items: [] });
-    expect(requests).toEqual([{ url: '/base/api/v1/energy/latest?device_id=a+b', authorization: 'Bearer old' }]);
+    expect(requests).toEqual([{ url: '/base/api/v1/energy/history?device_id=a+b', authorization: 'Bearer old' }]);
   });
 
   it('renews once on 401 and asks again', async () => {

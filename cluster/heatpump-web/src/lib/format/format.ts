@@ -2,6 +2,7 @@
  * Numbers and times as a person reads them: in the browser's language, in the household's time zone. A value that is not there is an en
  * dash, never 0 and never an empty place.
  */
+import type { TickUnit } from '../chart/time-ticks';
 import { DAY, HOUR, MINUTE, SECOND } from '../time/zone';
 
 export const NOTHING = '–';
@@ -9,9 +10,22 @@ export const NOTHING = '–';
 /** Below this the unit is watts; from here kilowatts would lose what a person compares: 9,999 W and 10,050 W are told apart. */
 const WATTS_UNTIL = 100_000;
 
+const DATES = {
+  weekday: { weekday: 'short', day: 'numeric' },
+  day: { day: 'numeric', month: 'short' },
+  month: { month: 'short' },
+  longMonth: { month: 'long', year: 'numeric' },
+  year: { year: 'numeric' },
+  longDate: { weekday: 'short', day: 'numeric', month: 'short', year: 'numeric' },
+  weekdayMonth: { weekday: 'short', day: 'numeric', month: 'short' },
+  date: { day: 'numeric', month: 'short', year: 'numeric' },
+  span: { day: 'numeric', month: 'short', hour: '2-digit', minute: '2-digit', hourCycle: 'h23' },
+} as const satisfies Record<string, Intl.DateTimeFormatOptions>;
+
 export class Format {
   readonly #locale: string;
   readonly #zone: string;
+  readonly #dates = new Map<keyof typeof DATES, Intl.DateTimeFormat>();
   readonly #numbers = new Map<number, Intl.NumberFormat>();
   readonly #clock: Intl.DateTimeFormat;
   readonly #moment: Intl.DateTimeFormat;
@@ -70,6 +84,74 @@ export class Format {
 
   date(instant: number): string {
     return this.#date.format(instant);
+  }
+
+  /** A mark of a time axis: as much of the date as its unit needs. */
+  tick(instant: number, unit: TickUnit): string {
+    switch (unit) {
+      case 'minute':
+        return this.clock(instant);
+      case 'hour': {
+        const clock = this.clock(instant);
+        // Midnight is where a new day begins: the day is worth more there than the hour.
+        return clock === '00:00' ? this.#named('weekday').format(instant) : clock;
+      }
+      case 'day':
+        return this.#named('day').format(instant);
+      case 'month':
+        return this.#named('month').format(instant);
+      case 'year':
+        return this.#named('year').format(instant);
+    }
+  }
+
+  /** From one moment to another; the day is said once when both are on it. */
+  span(from: number, to: number): string {
+    return this.#named('span').formatRange(from, to);
+  }
+
+  /** From one day to another: 23–29 Nov 2026. */
+  days(first: number, last: number): string {
+    return this.#named('date').formatRange(first, last);
+  }
+
+  /** A day with its weekday and year: Wed 25 Nov 2026. */
+  longDate(instant: number): string {
+    return this.#named('longDate').format(instant);
+  }
+
+  /** A day of a week or month: Wed 25 Nov. */
+  weekday(instant: number): string {
+    return this.#named('weekdayMonth').format(instant);
+  }
+
+  /** Month and year: November 2026. */
+  month(instant: number): string {
+    return this.#named('longMonth').format(instant);
+  }
+
+  year(instant: number): string {
+    return this.#named('year').format(instant);
+  }
+
+  /** A share more or less, with its sign: +12 %. */
+  change(share: number): string {
+    const percent = new Intl.NumberFormat(this.#locale, { style: 'percent', maximumFractionDigits: 0, signDisplay: 'exceptZero' });
+    return percent.format(share).replace(/^-/, '\u2212');
+  }
+
+  money(amount: number, currency: string): string {
+    return new Intl.NumberFormat(this.#locale, { style: 'currency', currency }).format(amount).replace(/^-/, '\u2212');
+  }
+
+  /** Built when first asked for: a format takes milliseconds, and no page needs all of them. */
+  #named(name: keyof typeof DATES): Intl.DateTimeFormat {
+    let format = this.#dates.get(name);
+    if (format === undefined) {
+      format = new Intl.DateTimeFormat(this.#locale, { ...DATES[name], timeZone: this.#zone });
+      this.#dates.set(name, format);
+    }
+    return format;
   }
 
   /** The two figures of an hour, as the axis shows it. */

@@ -28,6 +28,12 @@ describe('parseServerMessage', () => {
     });
   });
 
+  it('reads an event, which has no reading and may have no device', () => {
+    const data = { type: 'outbox_changed', outbox_id: 7, status: 'confirmed' };
+    const message = parseServerMessage(JSON.stringify({ ...DATA, stream: 'events', data }));
+    expect(message).toMatchObject({ type: 'data', record: { stream: 'events', deviceId: '', agent: '', reading: data } });
+  });
+
   it.each([
     [{ type: 'authenticated', expires_at: '2026-01-01T09:00:00Z' }, { type: 'authenticated' }],
     [{ type: 'subscribed', streams: ['energy'], cursor: 'c0' }, { type: 'subscribed', cursor: 'c0' }],
@@ -45,7 +51,7 @@ describe('parseServerMessage', () => {
     ['a list', '[]'],
     ['null', 'null'],
     ['a type of a newer server', '{"type":"weather"}'],
-    ['a stream this page does not show', JSON.stringify({ ...DATA, stream: 'plug' })],
+    ['a stream this page does not show', JSON.stringify({ ...DATA, stream: 'weather' })],
     ['no id', JSON.stringify({ ...DATA, id: undefined })],
     ['a time that is none', JSON.stringify({ ...DATA, timestamp: 'yesterday' })],
     ['no data', JSON.stringify({ ...DATA, data: null })],

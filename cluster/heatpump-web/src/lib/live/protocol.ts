@@ -4,14 +4,17 @@
  */
 import { isObject, type JsonObject, stringOf } from '../json';
 
-export type Stream = 'energy' | 'temperature' | 'heatpump';
+export const STREAMS = ['energy', 'temperature', 'heatpump', 'plug', 'events'] as const;
 
-/** One reading as it came in. Fields of `reading` are checked where they are used. */
+export type Stream = (typeof STREAMS)[number];
+
+/** One reading or event as it came in. Fields of `reading` are checked where they are used; an event's are all there, its `type` among them. */
 export interface LiveRecord {
   readonly stream: Stream;
   readonly id: string;
   /** When the agent received it, milliseconds since the epoch. */
   readonly time: number;
+  /** Empty for an event of no device. */
   readonly deviceId: string;
   readonly agent: string;
   readonly clock: string;
@@ -63,8 +66,9 @@ function recordOf(message: JsonObject): LiveRecord | null {
   const time = Date.parse(stringOf(message['timestamp']) ?? '');
   const data = message['data'];
   if (stream === null || id === null || Number.isNaN(time) || !isObject(data)) return null;
-  const deviceId = stringOf(data['device_id']);
-  const reading = data['reading'];
+  const event = stream === 'events';
+  const deviceId = stringOf(data['device_id']) ?? (event ? '' : null);
+  const reading = event ? data : data['reading'];
   if (deviceId === null || !isObject(reading)) return null;
   return {
     stream,
@@ -79,5 +83,5 @@ function recordOf(message: JsonObject): LiveRecord | null {
 }
 
 function streamOf(value: unknown): Stream | null {
-  return value === 'energy' || value === 'temperature' || value === 'heatpump' ? value : null;
+  return STREAMS.find((stream) => stream === value) ?? null;
 }

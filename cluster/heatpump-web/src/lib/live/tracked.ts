@@ -3,8 +3,6 @@
  * second and its counter every minute), and frames may arrive late or twice: a field is replaced only by a newer one.
  */
 
-export type FieldValue = number | boolean | string;
-
 export interface Measured<T> {
   readonly value: T;
   /** Milliseconds since the epoch. */
@@ -12,7 +10,7 @@ export interface Measured<T> {
 }
 
 /** The fields of F that have been reported, each with its time. */
-export type Tracked<F> = { readonly [K in keyof F]?: Measured<NonNullable<F[K]>> };
+type Tracked<F> = { readonly [K in keyof F]?: Measured<NonNullable<F[K]>> };
 
 export interface TrackedDevice<F> {
   readonly deviceId: string;

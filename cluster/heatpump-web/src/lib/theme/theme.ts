@@ -1,9 +1,9 @@
-/** Light, dark, or what the system says. Stored in this browser only; public/theme.js applies it before the first paint. */
+/** Light, dark, or what the system says. Stored in this browser only; public/before-paint.js applies it before the first paint. */
 import { useSyncExternalStore } from 'react';
 
 export type Theme = 'system' | 'light' | 'dark';
 
-/** The same name as in public/theme.js. */
+/** The same name as in public/before-paint.js. */
 const KEY = 'homelab.theme';
 const listeners = new Set<() => void>();
 

@@ -51,7 +51,7 @@ export function localDate(instant: number, zone: string): LocalDate {
 }
 
 /** The first instant of a local date. `day` may run over the month's end. */
-function startOfDate(date: LocalDate, zone: string): number {
+export function startOfDate(date: LocalDate, zone: string): number {
   const midnight = Date.UTC(date.year, date.month - 1, date.day);
   const before = offset(midnight - DAY, zone);
   const after = offset(midnight + DAY, zone);

@@ -1,0 +1,34 @@
+/** Every page of the app, in the order of the navigation. A page is loaded when somebody goes there or is about to. */
+import { type ComponentType, lazy } from 'react';
+import type { IconName } from '../components/Icon';
+import type { CommonMessages } from '../i18n/messages';
+
+interface PageModule {
+  readonly default: ComponentType;
+}
+
+export interface PageEntry {
+  readonly path: string;
+  readonly name: Exclude<keyof CommonMessages['pages'], 'label'> & IconName;
+  readonly load: () => Promise<PageModule>;
+  readonly Component: ComponentType;
+}
+
+function page(path: string, name: PageEntry['name'], load: PageEntry['load']): PageEntry {
+  return { path, name, load, Component: lazy(load) };
+}
+
+export const PAGES: readonly PageEntry[] = [
+  page('/', 'now', () => import('../features/now/NowPage')),
+  page('/energy', 'energy', () => import('../features/energy/EnergyPage')),
+  page('/heatpump', 'heatpump', () => import('../features/heatpump/HeatpumpPage')),
+  page('/plugs', 'plugs', () => import('../features/plugs/PlugsPage')),
+  page('/devices', 'devices', () => import('../features/devices/DevicesPage')),
+];
+
+/** Starts loading the page of an address before React asks for it, so that it does not wait for the configuration and the session. */
+export function preloadPage(pathname: string): void {
+  const entry = PAGES.find(({ path }) => path === pathname);
+  // A failure here is met again, and shown, when the page is rendered.
+  if (entry !== undefined) entry.load().catch(() => undefined);
+}

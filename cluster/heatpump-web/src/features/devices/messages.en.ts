@@ -1,0 +1,28 @@
+/** Devices, in English. */
+export const en = {
+  devices: {
+    title: 'Devices',
+    empty: 'No device has reported anything yet.',
+    list: 'Devices and what was last heard of them',
+    kinds: { temperature: 'Temperature', energy: 'Electricity meter', heatpump: 'Heat pump', plug: 'Plug' } as Readonly<Record<string, string>>,
+    lastSeen: 'Last seen',
+    staleSince: (moment: string) => `Overdue since ${moment}`,
+    interval: 'Expected every',
+    unknownInterval: 'not known yet',
+    seconds: (number: string) => `${number} s`,
+    minutes: (number: string) => `${number} min`,
+    hours: (number: string) => `${number} h`,
+    battery: 'Battery',
+    signal: 'Signal',
+    agent: 'Through',
+    session: 'Connection',
+    online: 'connected',
+    offline: 'not connected',
+    events: 'What happened in the last 7 days',
+    noEvents: 'Nothing was lost and no device came or went.',
+    loss: (count: string, reason: string) => `${count} readings were lost: ${reason}`,
+    clockStep: 'The clock was set; times before and after are not comparable.',
+    came: 'Connected',
+    went: 'Disconnected',
+  },
+};
