@@ -9,6 +9,7 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 root=$(cd "$here/../.." && pwd)
 place=$root/target/gitops
 mkdir -p "$place/bin" "$place/crds"
+actionlint_version=v1.7.7
 say() { echo "gitops: $*"; }
 
 for program in python3 npm openssl; do
@@ -17,8 +18,8 @@ done
 python3 -c 'import ensurepip, venv' 2>/dev/null || { say "Python's venv is missing (Debian: apt install python3-venv)"; exit 1; }
 
 # Anything that decides what is installed is in this sum, so that a changed version is installed again.
-decisive=("$here/requirements.txt" "$here/package-lock.json" "$here/crds.txt" "$here"/apiserver/go.* "$here"/apiserver/*/main.go)
-stamp=$(cat "${decisive[@]}" | sha256sum | cut -c 1-16)
+stamp=$(cat "$here/requirements.txt" "$here/package-lock.json" "$here/crds.txt" "${BASH_SOURCE[0]}" | sha256sum | cut -c 1-16)
+server_stamp=$(cat "$here"/apiserver/go.* "$here"/apiserver/*/main.go | sha256sum | cut -c 1-16)
 fresh=no
 [ "$(cat "$place/stamp" 2>/dev/null)" = "$stamp" ] && fresh=yes
 if [ ! -x "$place/venv/bin/pytest" ] || [ $fresh = no ]; then
@@ -66,7 +67,15 @@ if [ $fresh = no ]; then
   chmod u+w "$place/crds/"*
 fi
 
-if [ "${GITOPS_APISERVER:-yes}" != no ] && { [ ! -x "$place/bin/kube-apiserver" ] || [ $fresh = no ]; }; then
+if [ ! -x "$place/bin/actionlint" ] || [ $fresh = no ]; then
+  say "building actionlint from its Go module"
+  go=${go:-$(go_command)}
+  GOBIN=$place/bin "$go" install "github.com/rhysd/actionlint/cmd/actionlint@$actionlint_version"
+fi
+
+# An API server of another version than asked for would prove something else.
+if [ "$(cat "$place/server-stamp" 2>/dev/null)" != "$server_stamp" ]; then rm -f "$place/bin/kube-apiserver" "$place/bin/etcd"; fi
+if [ "${GITOPS_APISERVER:-yes}" != no ] && [ ! -x "$place/bin/kube-apiserver" ]; then
   say "building kube-apiserver and etcd from their Go modules (about 10 minutes, once)"
   go=${go:-$(go_command)}
   for program in etcd kube-apiserver; do
@@ -76,5 +85,6 @@ if [ "${GITOPS_APISERVER:-yes}" != no ] && { [ ! -x "$place/bin/kube-apiserver" 
       rm -f "$place/bin/$program"
     fi
   done
+  echo "$server_stamp" >"$place/server-stamp"
 fi
 echo "$stamp" >"$place/stamp"

@@ -88,7 +88,7 @@ class Server:
             input=text,
             capture_output=True,
             text=True,
-            timeout=180,
+            timeout=300,
             # Never somebody's own cluster.
             env={"PATH": os.environ["PATH"], "HOME": str(self.folder), "KUBECONFIG": "/dev/null"},
         )

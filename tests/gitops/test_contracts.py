@@ -11,6 +11,7 @@ from tree import GITOPS, ROOT, containers, environment, objects, of_kind, pod_te
 
 ORIGINS = ["https://homelab.k12n.com", "http://localhost:5173", "http://localhost:8080"]
 SERVICES = ("redpanda-sink", "homelab-api", "homelab-settings-api", "energy-ws")
+WITH_KAFKA = ("redpanda-sink", "homelab-settings-api", "energy-ws")
 # Ports of Services that charts make, by their charts' own names.
 CHART_SERVICES = {
     ("homelab", "authentik-server"): {"http", 80},
@@ -64,19 +65,43 @@ def test_access_lists_give_no_more_than_is_needed():
         if resource == "topic":
             assert name in topics, name
             if principal in ("p0", "p1"):
-                # An agent reads commands and nothing else, and writes everything but commands.
-                assert allowed == ({"read", "describe"} if name == "homelab.commands" else {"write", "describe"})
+                # An agent reads commands and dead letters (edge-agent dead-letters), and writes everything but commands.
+                reads = name in ("homelab.commands", "homelab.dead-letter")
+                wanted = {"read"} if reads else set()
+                wanted |= set() if name == "homelab.commands" else {"write"}
+                assert allowed == wanted | {"describe"}, (principal, name)
+    users = {environment(workload(name))["KAFKA_USERNAME"] for name in WITH_KAFKA}
+    assert {principal for principal, *_ in access} == {"p0", "p1"} | users, "nobody is anonymous, nobody is forgotten"
+    assert {row[0] for row in access if row[2] == "homelab.commands" and "write" in row[3].split(",")} == {
+        "homelab-settings-api"
+    }
+    assert not any(row[0] == "energy-ws" and "write" in row[3].split(",") for row in access)
+    # Every user has a password from a secret, and no password is without a user.
+    (job,) = [thing for thing in of_kind("Job") if thing.name == "redpanda-topics"]
+    (volume,) = [volume for volume in pod_template(job)["spec"]["volumes"] if volume["name"] == "users"]
+    paths = {item["path"] for source in volume["projected"]["sources"] for item in source["secret"]["items"]}
+    assert paths == {"p0", "p1"} | users
     for agent in ("p0", "p1"):
         assert {name for who, kind, name, _ in access if who == agent and kind == "topic"} == topics
         assert [agent, "group", f"edge-agent-{agent}", "read,describe"] in access
     assert 'format!("edge-agent-{}", self.agent)' in rust("edge-agent/src")
 
 
-def test_the_listener_of_the_agents_is_closed():
+def test_every_listener_of_redpanda_wants_a_password():
     (release,) = [thing for thing in of_kind("HelmRelease") if thing.name == "redpanda"]
     values = release.body["spec"]["values"]
     outside = values["listeners"]["kafka"]["external"]["default"]
     assert outside["authenticationMethod"] == "sasl" and outside["tls"]["enabled"] is True
+    assert values["auth"]["sasl"]["enabled"] is True
+    assert values["config"]["cluster"]["kafka_enable_authorization"] is True
+    inside = values["listeners"]["kafka"]
+    assert inside["authenticationMethod"] == "sasl"
+    for name in WITH_KAFKA:
+        variables = environment(workload(name))
+        assert variables["KAFKA_BOOTSTRAP"].endswith(f":{inside['port']}")
+        assert variables["KAFKA_USERNAME"] == name
+        # What a service speaks is what the listener inside speaks.
+        assert variables.get("KAFKA_SECURITY", "plaintext") == ("tls" if inside["tls"]["enabled"] else "plaintext")
     assert values["statefulset"]["replicas"] == 1
     assert values["config"]["cluster"]["write_caching_default"] == "false"
     assert values["config"]["cluster"]["auto_create_topics_enabled"] is False
@@ -94,13 +119,19 @@ def workload(name):
 def test_variables_are_those_the_binary_reads(name, count):
     own = rust(f"cluster/{name}/src")
     shared = rust("cluster/service/src")
-    read = r'\b(required_list|required|optional|parsed|list|secret)\(\s*"([A-Z][A-Z0-9_]+)"'
+    read = r'\b(required_list|required|optional_secret|optional|parsed|list|secret)\(\s*"([A-Z][A-Z0-9_]+)"'
     calls = re.findall(read, own) + re.findall(read, shared)
-    known = {variable for _, variable in calls} | {f"{variable}_FILE" for how, variable in calls if how == "secret"}
+    secrets = {f"{variable}_FILE" for how, variable in calls if how.endswith("secret")}
+    known = {variable for _, variable in calls} | secrets
+    if "KafkaSettings" not in own:
+        known = {variable for variable in known if not variable.startswith("KAFKA_")}
     known |= set(re.findall(r'"(LOG_[A-Z]+)"', shared))
     needed = {variable for how, variable in re.findall(read, own) if how in ("required", "required_list", "secret")}
     if "AuthSettings" in own:
         needed |= {"OIDC_ISSUERS", "OIDC_AUDIENCES"}
+    if "KafkaSettings" in own:
+        # A login is the house's rule; without one the broker would only say no.
+        needed |= {"KAFKA_BOOTSTRAP", "KAFKA_USERNAME", "KAFKA_PASSWORD"}
     given = set(environment(workload(name)))
     assert given <= known, f"{name} does not read {given - known}"
     missing = {variable for variable in needed if variable not in given and f"{variable}_FILE" not in given}
@@ -289,7 +320,7 @@ def test_names_and_ports_of_routes_are_those_of_services():
 
 def known_metrics():
     """Every metric the code registers or the exporter's configuration defines."""
-    agent = re.findall(r'metrics\.(?:counter|gauge)\(\s*"(\w+)"', rust("edge-agent/src"))
+    agent = re.findall(r'metrics\.(?:labelled_)?(?:counter|gauge|rate)\(\s*"(\w+)"', rust("edge-agent/src"))
     names = {f"edge_agent_{name}" for name in agent}
     made = r'\.(counter|gauge|histogram)s?\(\s*"(\w+)"'
     shared = re.findall(made, rust("cluster/service/src"))

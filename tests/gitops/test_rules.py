@@ -84,6 +84,9 @@ def asked_for():
             if path and path[-1] == "secret" and "secretName" in value:
                 keys = [item["key"] for item in value.get("items", [])] or [None]
                 yield from ((thing.namespace, value["secretName"], key) for key in keys)
+            if path and path[-1] == "secret" and "name" in value:
+                # One of several in a projected volume.
+                yield from ((thing.namespace, value["name"], item["key"]) for item in value["items"])
             if isinstance(value.get("secretRef"), dict):
                 yield thing.namespace, value["secretRef"]["name"], None
             elif isinstance(value.get("secretRef"), str):

@@ -2,12 +2,14 @@
 
 import gzip
 import hashlib
+import json
 import os
 import subprocess
 
+import pytest
 import yaml
 
-from tree import GITOPS
+from tree import GITOPS, KUBECTL, of_kind
 
 FILL = """
 insert into temperature_sensors (device_id, time, id, agent, clock, location, temperature_c)
@@ -81,7 +83,7 @@ def test_topics_and_users_are_made_once_and_brought_up_to_date(tmp_path):
         calls = tmp_path / "state/calls"
         calls.unlink(missing_ok=True)
         script = GITOPS / "apps/base/redpanda/provision.sh"
-        done = subprocess.run(["bash", script], env=variables, capture_output=True, text=True, timeout=60)
+        done = subprocess.run(["bash", script], env=variables, capture_output=True, text=True, timeout=300)
         assert done.returncode == 0, done.stderr
         assert "word-of" not in done.stdout + done.stderr
         return calls.read_text().splitlines()
@@ -104,3 +106,39 @@ def test_topics_and_users_are_made_once_and_brought_up_to_date(tmp_path):
     assert [call for call in grown if "add-partitions" in call] == [
         "topic add-partitions homelab.plug --num 1 -X brokers=broker:1"
     ]
+
+
+# What the API server would make of a CronJob; everything else is the real kubectl.
+KUBECTL_CREATE = r"""#!/bin/bash
+if [ "$3 $4" = "create job" ]; then cat "$STATE/${6#--from=cronjob/}.json"; else exec "$REAL" "$@"; fi
+"""
+
+
+@pytest.mark.parametrize("name", ["telemetry", "homelab-settings", "authentik"])
+def test_a_restore_job_is_the_backups_job_the_other_way_round(name, tmp_path):
+    (cron,) = [thing for thing in of_kind("CronJob") if thing.name == f"{name}-backup"]
+    job = {"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": f"{name}-restore", "namespace": "homelab"}}
+    (tmp_path / f"{name}-backup.json").write_text(json.dumps({**job, "spec": cron.body["spec"]["jobTemplate"]["spec"]}))
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin/kubectl").write_text(KUBECTL_CREATE)
+    (tmp_path / "bin/kubectl").chmod(0o755)
+    variables = {"PATH": f"{tmp_path}/bin:{os.environ['PATH']}", "STATE": str(tmp_path), "REAL": str(KUBECTL)}
+
+    def run(*arguments):
+        return subprocess.run(
+            ["sh", GITOPS / "restore.sh", *arguments], env=variables, capture_output=True, text=True, timeout=300
+        )
+
+    done = run(name, "--object", "daily/2026-01-31T020004Z.sql.gz")
+    assert done.returncode == 0, done.stderr
+    pod = yaml.safe_load(done.stdout)["spec"]["template"]
+    was = cron.body["spec"]["jobTemplate"]["spec"]["template"]
+    assert pod["metadata"]["labels"] == was["metadata"]["labels"], "the network policy goes by the labels"
+    (fetch,), (restore,) = pod["spec"]["initContainers"], pod["spec"]["containers"]
+    (dump,), (upload,) = was["spec"]["initContainers"], was["spec"]["containers"]
+    assert fetch["command"] == ["sh", "/scripts/fetch.sh"] and fetch["image"] == upload["image"]
+    assert fetch["env"] == [*upload["env"], {"name": "BACKUP_OBJECT", "value": "daily/2026-01-31T020004Z.sql.gz"}]
+    assert restore["command"] == ["sh", "/scripts/restore.sh"] and restore["image"] == dump["image"]
+    assert restore["env"] == dump["env"] and restore["volumeMounts"] == dump["volumeMounts"]
+    for wrong in ((), ("nowhere",), (name, "--object"), (name, "--object", "a b")):
+        assert run(*wrong).returncode == 64, wrong

@@ -52,7 +52,7 @@ class Object:
 
 def kustomize(folder):
     """What kubectl makes of a kustomization, as text."""
-    done = subprocess.run([KUBECTL, "kustomize", folder], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([KUBECTL, "kustomize", folder], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, f"{folder}: {done.stderr}"
     assert not done.stderr.strip(), f"{folder}: {done.stderr}"
     return done.stdout

@@ -1,5 +1,6 @@
 #!/bin/sh
-# Copies dump.sql.gz to S3, reads it back and compares, and only then removes what is too old. Needs sh and rclone.
+# Copies dump.sql.gz and its checksum to S3, reads both back and compares, and only then removes what is too old.
+# Needs sh and rclone.
 #
 # Environment: BACKUP_BUCKET; BACKUP_PREFIX, whose dumps these are; KEEP_DAYS of the daily ones, KEEP_MONTHLY_DAYS
 # of the first of each month; RCLONE_CONFIG_S3_* as for rclone; BACKUP_DIR, where the dump is, default /backup.
@@ -11,7 +12,7 @@ target="s3:$BACKUP_BUCKET/$BACKUP_PREFIX"
 now=$(date -u +%Y-%m-%dT%H%M%SZ)
 want=$(cat "$folder/dump.sha256")
 
-# Copies to one name and compares what S3 gives back.
+# Copies to one name and compares what S3 gives back. The checksum goes last: a dump without one is not whole.
 store() {
     rclone copyto --s3-no-check-bucket "$folder/dump.sql.gz" "$1"
     have=$(rclone cat "$1" | sha256sum | cut -d ' ' -f 1)
@@ -19,6 +20,8 @@ store() {
         printf 'upload: %s has checksum %s, %s was written\n' "$1" "$have" "$want" >&2
         exit 1
     fi
+    rclone copyto --s3-no-check-bucket "$folder/dump.sha256" "$1.sha256"
+    [ "$(rclone cat "$1.sha256")" = "$want" ]
     printf 'upload: %s verified, SHA-256 %s\n' "$1" "$want"
 }
 
