@@ -16,7 +16,13 @@ function user(token: string, expiresInSeconds: number, refreshToken?: string): U
 
 /** No other tab, unless one is given that answers with this session. */
 function tabs(others: User | null = null) {
-  return { listen: vi.fn<Tabs['listen']>(), ask: () => Promise.resolve(others), ended: vi.fn(), alone: <T>(work: () => Promise<T>) => work() };
+  return {
+    listen: vi.fn<Tabs['listen']>(),
+    ask: vi.fn<Tabs['ask']>().mockResolvedValue(others),
+    tell: vi.fn<Tabs['tell']>(),
+    ended: vi.fn(),
+    alone: <T>(work: () => Promise<T>) => work(),
+  };
 }
 
 /** The real manager with its real events; only the ways to the issuer and to other tabs are replaced. */
@@ -64,22 +70,27 @@ describe('Session', () => {
     expect(session.ended()).toBe(false);
   });
 
-  it('has ended when the issuer refuses, and begins again with a new user', async () => {
-    const { session, silent, grant } = setUp(user('old', -1, 'refresh'));
+  it('has ended when the issuer refuses, asks it no more, and begins again with a new user', async () => {
+    const { session, silent, manager } = setUp(user('old', -1, 'refresh'));
     const changes = vi.fn();
     session.subscribeEnded(changes);
     silent.mockRejectedValueOnce(new ErrorResponse({ error: 'invalid_grant' }));
     expect(await session.renew()).toBe(false);
     expect(session.ended()).toBe(true);
-    grant('new');
-    expect(await session.renew()).toBe(true);
+    expect(await session.renew()).toBe(false);
+    expect(silent).toHaveBeenCalledOnce();
+    await manager.events.load(user('new', 600, 'refresh'));
     expect(session.ended()).toBe(false);
+    expect(session.token()).toBe('new');
     expect(changes).toHaveBeenCalledTimes(2);
   });
 
-  it('goes on trying while the issuer cannot be reached', async () => {
+  it.each([
+    ['cannot be reached', new TypeError('fetch failed')],
+    ['has a trouble of its own', new ErrorResponse({ error: 'temporarily_unavailable' })],
+  ])('goes on trying while the issuer %s', async (_, trouble) => {
     const { session, silent, grant } = setUp(user('old', 30, 'refresh'));
-    silent.mockRejectedValueOnce(new TypeError('fetch failed'));
+    silent.mockRejectedValueOnce(trouble);
     expect(await session.renew()).toBe(false);
     expect(session.ended()).toBe(false);
     expect(session.token()).toBe('old');
@@ -94,6 +105,40 @@ describe('Session', () => {
     expect(session.token()).toBe('renewed elsewhere');
     expect(tokens).toEqual(['renewed elsewhere']);
     expect(silent).not.toHaveBeenCalled();
+  });
+
+  it('tells other tabs of its renewal at once, and takes theirs over as it comes', async () => {
+    const { session, beside, grant, silent } = setUp(user('old', 30, 'refresh'));
+    grant('new');
+    expect(await session.renew()).toBe(true);
+    expect(beside.tell.mock.calls.map(([told]) => told.access_token)).toEqual(['new']);
+    beside.listen.mock.calls[0]?.[0].onOthers(user('renewed elsewhere', 900, 'refresh 3'));
+    await vi.advanceTimersByTimeAsync(0);
+    expect(session.token()).toBe('renewed elsewhere');
+    expect(silent).toHaveBeenCalledOnce();
+    expect(beside.tell).toHaveBeenCalledOnce();
+  });
+
+  it('is not over when a tab that was slow to say so has used the refresh token', async () => {
+    const { session, silent, beside } = setUp(user('old', 30, 'refresh'));
+    beside.ask.mockImplementation((patiently) => Promise.resolve(patiently === true ? user('slow', 600, 'refresh 2') : null));
+    silent.mockRejectedValueOnce(new ErrorResponse({ error: 'invalid_grant' }));
+    expect(await session.renew()).toBe(true);
+    expect(session.token()).toBe('slow');
+    expect(session.ended()).toBe(false);
+  });
+
+  it('stays logged out when somebody logs out in another tab while the issuer answers', async () => {
+    const { session, silent, beside, manager } = setUp(user('old', 30, 'refresh'));
+    silent.mockImplementationOnce(async () => {
+      beside.listen.mock.calls[0]?.[0].onEnded();
+      const renewed = user('too late', 600, 'refresh');
+      await manager.events.load(renewed);
+      return renewed;
+    });
+    expect(await session.renew()).toBe(false);
+    expect(session.token()).toBeNull();
+    expect(beside.tell).not.toHaveBeenCalled();
   });
 
   it('renews by itself where the other tab has nothing newer, or is somebody else', async () => {
@@ -124,14 +169,18 @@ describe('Session', () => {
     expect(events?.current()).toBeNull();
   });
 
-  it('takes part in the session of a tab that answered late, unless it has one itself', async () => {
+  it('takes part in the session of a tab that answered late, unless it has one of another person or a newer one', async () => {
     const { session, beside } = setUp(null);
-    const late = (of: User) => beside.listen.mock.calls[0]?.[0].onLate(of);
-    late(user('theirs', 600, 'refresh'));
-    await vi.advanceTimersByTimeAsync(0);
+    const late = async (of: User) => {
+      beside.listen.mock.calls[0]?.[0].onOthers(of);
+      await vi.advanceTimersByTimeAsync(0);
+    };
+    await late(user('theirs', 600, 'refresh'));
     expect(session.token()).toBe('theirs');
-    late(user('another', 900, 'refresh'));
-    await vi.advanceTimersByTimeAsync(0);
+    const guest = user('of a guest', 900, 'refresh');
+    guest.profile.sub = 'guest';
+    await late(guest);
+    await late(user('older', 300, 'refresh'));
     expect(session.token()).toBe('theirs');
   });
 

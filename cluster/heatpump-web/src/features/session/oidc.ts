@@ -14,6 +14,8 @@ export const CALLBACK_PATH = '/callback';
 const RENEW_BEFORE_SECONDS = 60;
 /** After a renewal that failed for want of a network. */
 const RENEW_RETRY_MS = 15 * SECOND;
+/** What an issuer says of itself, not of the session (RFC 6749, 4.1.2.1). Like a network that fails it passes. */
+const PASSING_ERRORS: readonly string[] = ['temporarily_unavailable', 'server_error'];
 /** A longer timer would fire at once. */
 const LONGEST_TIMER_MS = 2 ** 31 - 1;
 /** Revoking is a courtesy to the issuer; logging out does not wait for it longer than this. */
@@ -40,28 +42,36 @@ export function createUserManager(config: Config): UserManager {
   });
 }
 
+/** What a session needs of the other tabs. */
+type OtherTabs = Pick<Tabs, 'listen' | 'ask' | 'tell' | 'ended' | 'alone'>;
+
 /** The session's tokens, for the API client and the live connection. One renewal at a time, whoever asks. */
 export class Session implements TokenSource {
   readonly #manager: UserManager;
-  readonly #tabs: Pick<Tabs, 'listen' | 'ask' | 'ended' | 'alone'>;
+  readonly #tabs: OtherTabs;
   #user: User | null;
   #renewal: Promise<boolean> | null = null;
   #retry: ReturnType<typeof setTimeout> | null = null;
   #ended = false;
+  /** In other tabs, so far. */
+  #logOuts = 0;
   readonly #endedListeners = new Set<() => void>();
   readonly #tokenListeners = new Set<(token: string) => void>();
 
-  constructor(manager: UserManager, user: User | null, tabs: Pick<Tabs, 'listen' | 'ask' | 'ended' | 'alone'>) {
+  constructor(manager: UserManager, user: User | null, tabs: OtherTabs) {
     this.#manager = manager;
     this.#user = user;
     this.#tabs = tabs;
     tabs.listen({
       current: () => (this.token() === null ? null : this.#user),
-      onLate: (others) => {
-        // Asked when the page was opened; where nobody has logged in here meanwhile, it takes part in the session after all.
-        if (this.#user === null) void this.#take(others);
+      onOthers: (others) => {
+        // A page that asked when it was opened, and where nobody has logged in meanwhile, takes part in the session after all.
+        if (this.#user === null || isRenewalOf(others, this.#user)) void this.#take(others);
       },
-      onEnded: () => void manager.removeUser(),
+      onEnded: () => {
+        this.#logOuts += 1;
+        void manager.removeUser();
+      },
     });
     this.#scheduleRenewal();
     manager.events.addUserLoaded((loaded) => {
@@ -134,14 +144,19 @@ export class Session implements TokenSource {
     }
     if (this.#retry !== null) clearTimeout(this.#retry);
     return this.#tabs.alone(async () => {
-      // A refresh token serves once: where another tab has used it, what it got is taken over.
-      const others = await this.#tabs.ask();
-      if (others !== null && others.profile.sub === user.profile.sub && (others.expires_at ?? 0) > (user.expires_at ?? 0)) {
-        await this.#take(others);
-        return true;
-      }
-      return this.#renewAtIssuer();
+      // A refresh token serves once: where another tab has used it, what it got is taken over. It may have come while this one waited.
+      if (this.#user !== null && isRenewalOf(this.#user, user)) return true;
+      if (await this.#takeFromOthers(user)) return true;
+      // What the issuer refused once it refuses again.
+      return this.#ended ? false : this.#renewAtIssuer(user);
     });
+  }
+
+  async #takeFromOthers(user: User, patiently = false): Promise<boolean> {
+    const others = await this.#tabs.ask(patiently);
+    if (others === null || !isRenewalOf(others, user)) return false;
+    await this.#take(others);
+    return true;
   }
 
   /** Goes on with what another tab has. */
@@ -150,13 +165,26 @@ export class Session implements TokenSource {
     await this.#manager.events.load(others);
   }
 
-  async #renewAtIssuer(): Promise<boolean> {
+  async #renewAtIssuer(user: User): Promise<boolean> {
+    const logOuts = this.#logOuts;
     try {
-      return (await this.#manager.signinSilent()) !== null;
+      const renewed = await this.#manager.signinSilent();
+      if (renewed === null) return false;
+      if (this.#logOuts !== logOuts) {
+        // Somebody logged out while the issuer answered.
+        await this.#manager.removeUser();
+        return false;
+      }
+      this.#tabs.tell(renewed);
+      return true;
     } catch (error) {
-      // The issuer's refusal is final; anything else is the network's and passes.
-      if (error instanceof ErrorResponse) this.#setEnded(true);
-      else this.#retry = setTimeout(() => void this.renew(), RENEW_RETRY_MS);
+      if (!(error instanceof ErrorResponse) || PASSING_ERRORS.includes(error.error ?? '')) {
+        this.#retry = setTimeout(() => void this.renew(), RENEW_RETRY_MS);
+        return false;
+      }
+      // The issuer's refusal is final, unless a tab that was slow to say so has used the refresh token.
+      if (await this.#takeFromOthers(user, true)) return true;
+      this.#setEnded(true);
       return false;
     }
   }
@@ -175,6 +203,11 @@ export class Session implements TokenSource {
     this.#ended = ended;
     for (const listener of this.#endedListeners) listener();
   }
+}
+
+/** Whether `newer` is of the same person and ends later. */
+function isRenewalOf(newer: User, user: User): boolean {
+  return newer.profile.sub === user.profile.sub && (newer.expires_at ?? 0) > (user.expires_at ?? 0);
 }
 
 /** Where to go after logging in: a path of this page, whatever the stored state holds. */

@@ -6,16 +6,18 @@ import { User } from 'oidc-client-ts';
 import { isObject, stringOf } from '../../lib/json';
 
 const CHANNEL = 'homelab.session';
-/** A tab answers within milliseconds; one in the background of a busy machine when it gets to it, see onLate. */
+/** A tab answers within milliseconds; one in the background of a busy machine when it gets to it, see onOthers. */
 const ANSWER_WITHIN_MS = 150;
+/** Before a session is given up for lost. */
+const LAST_ANSWER_WITHIN_MS = 2_000;
 
 type Message = { readonly kind: 'asks' } | { readonly kind: 'has'; readonly user: string } | { readonly kind: 'ended' };
 
 export interface TabEvents {
   /** The session of this tab, for one that asks. */
   readonly current: () => User | null;
-  /** A tab answered after nobody waited for it any more. */
-  readonly onLate: (user: User) => void;
+  /** Another tab has renewed its tokens, or answered after nobody waited for it any more. */
+  readonly onOthers: (user: User) => void;
   /** Somebody logged out in another tab. */
   readonly onEnded: () => void;
 }
@@ -36,15 +38,20 @@ export class Tabs {
   }
 
   /** The session of another tab with the longest time to go, if any tab has one. */
-  async ask(): Promise<User | null> {
+  async ask(patiently = false): Promise<User | null> {
     let best: User | null = null;
     this.#asking = (user) => {
       if ((user.expires_at ?? 0) > (best?.expires_at ?? 0)) best = user;
     };
     this.#say({ kind: 'asks' });
-    await new Promise((resolve) => setTimeout(resolve, ANSWER_WITHIN_MS));
+    await new Promise((resolve) => setTimeout(resolve, patiently ? LAST_ANSWER_WITHIN_MS : ANSWER_WITHIN_MS));
     this.#asking = null;
     return best;
+  }
+
+  /** Gives the other tabs the tokens of a renewal before they can ask for them: whose turn is next must not use up the old one again. */
+  tell(user: User): void {
+    this.#say({ kind: 'has', user: user.toStorageString() });
   }
 
   ended(): void {
@@ -68,14 +75,14 @@ export class Tabs {
     switch (data['kind']) {
       case 'asks': {
         const user = this.#events?.current() ?? null;
-        if (user !== null) this.#say({ kind: 'has', user: user.toStorageString() });
+        if (user !== null) this.tell(user);
         return;
       }
       case 'has': {
         const user = userOf(stringOf(data['user']) ?? '');
         if (user === null || user.expired === true) return;
         if (this.#asking !== null) this.#asking(user);
-        else this.#events?.onLate(user);
+        else this.#events?.onOthers(user);
         return;
       }
       case 'ended':
