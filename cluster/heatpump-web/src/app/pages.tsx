@@ -1,5 +1,9 @@
-/** Every page of the app, in the order of the navigation. A page is loaded when somebody goes there or is about to. */
+/**
+ * Every page of the app, in the order of the navigation. The first is part of the script the document asks for: it is what is looked at
+ * every morning, and would otherwise be asked for a round trip later. Another is loaded when somebody goes there or is about to.
+ */
 import { type ComponentType, lazy } from 'react';
+import NowPage from '../features/now/NowPage';
 import type { IconName } from '../components/Icon';
 import type { CommonMessages } from '../i18n/messages';
 
@@ -10,16 +14,17 @@ interface PageModule {
 export interface PageEntry {
   readonly path: string;
   readonly name: Exclude<keyof CommonMessages['pages'], 'label'> & IconName;
-  readonly load: () => Promise<PageModule>;
+  /** None where there is nothing to load. */
+  readonly load?: () => Promise<PageModule>;
   readonly Component: ComponentType;
 }
 
-function page(path: string, name: PageEntry['name'], load: PageEntry['load']): PageEntry {
+function page(path: string, name: PageEntry['name'], load: () => Promise<PageModule>): PageEntry {
   return { path, name, load, Component: lazy(load) };
 }
 
 export const PAGES: readonly PageEntry[] = [
-  page('/', 'now', () => import('../features/now/NowPage')),
+  { path: '/', name: 'now', Component: NowPage },
   page('/energy', 'energy', () => import('../features/energy/EnergyPage')),
   page('/heatpump', 'heatpump', () => import('../features/heatpump/HeatpumpPage')),
   page('/plugs', 'plugs', () => import('../features/plugs/PlugsPage')),
@@ -30,5 +35,5 @@ export const PAGES: readonly PageEntry[] = [
 export function preloadPage(pathname: string): void {
   const entry = PAGES.find(({ path }) => path === pathname);
   // A failure here is met again, and shown, when the page is rendered.
-  if (entry !== undefined) entry.load().catch(() => undefined);
+  entry?.load?.().catch(() => undefined);
 }
