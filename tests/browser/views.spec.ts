@@ -110,7 +110,9 @@ const HAS: Readonly<Record<string, (page: Page) => Promise<void>>> = {
 /** Kilowatt-hours of the column Used, all rows of the table on the page Energy. */
 async function used(page: Page): Promise<readonly number[]> {
   if ((await page.getByRole('table').count()) === 0) await page.getByText('Show as table').click();
-  const cells = await page.getByRole('table').locator('tbody tr td:nth-of-type(1)').allTextContents();
+  const column = page.getByRole('table').locator('tbody tr td:nth-of-type(1)');
+  await expect(column.first()).toBeVisible();
+  const cells = await column.allTextContents();
   return cells.map((cell) => Number(cell.replace(/[^\d.-]/g, ''))).filter((value) => !Number.isNaN(value));
 }
 
