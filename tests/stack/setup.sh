@@ -161,6 +161,8 @@ fi
 if wanted_for test; then
   # The power cuts of tests/faults are made from what it records; elsewhere they are left out, and the test says so.
   if [ "$(uname)" = Linux ]; then have strace || need strace strace strace -; fi
+  # A clock that steps, for one process.
+  have faketime || need faketime libfaketime libfaketime libfaketime
   have_chromium || need chromium chromium chromium "--cask chromium"
   # tests/contract/run.sh puts schemathesis into an environment of its own; Debian packs the module for that apart.
   python3 -c 'import ensurepip, venv' 2>/dev/null || need "python3 python3-venv" python3 python python
