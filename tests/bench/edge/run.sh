@@ -4,10 +4,12 @@
 set -euo pipefail
 cd "$(dirname "$0")/../../.."
 
-# The publishers must not be what is measured, so both are release builds.
-cargo build --locked --release -p edge-agent -p bench-edge --bins >&2
+# What is measured is what is released: the static binary, whose allocator is musl's. The publishers must not be what is
+# measured, so they are a release build as well.
+agent=$(.ci/release/build.sh "$(uname -m)-unknown-linux-musl" | tail -n 1)
+cargo build --locked --release -p bench-edge --bins >&2
 
-options=(--agent target/release/edge-agent --binary target/dist/aarch64-unknown-linux-musl/dist/edge-agent)
+options=(--agent "$agent" --binary target/dist/aarch64-unknown-linux-musl/dist/edge-agent)
 connect=$PWD/target/tools/redpanda-connect-mqtt
 if ! command -v go >/dev/null; then
   options+=(--connect-missing "Go is not installed")
