@@ -43,14 +43,14 @@ async fn sums(database: &mut PgConnection, device: &str) -> Result<Vec<f64>> {
 }
 
 /// One reading more than `readings`, which are over two hours ago: a row of another case is ahead of now, so that nothing that
-/// the jobs leave out is summed up on the fly. None is on a quarter's own instant: with a late week that ended on one, the jobs
-/// were seen to leave out that last reading, why is not known.
+/// the jobs leave out is summed up on the fly. The last is on an hour's own instant, where policies that refresh in batches of
+/// buckets end one bucket too early (0009).
 async fn insert(database: &mut PgConnection, device: &str, days_ago: i64, readings: i64) -> Result<()> {
     execute(
         database,
         format!(
             "insert into energy_consumption (device_id, time, id, agent, clock, energy_wh)
-            select '{device}', date_trunc('hour', now()) - interval '{days_ago} days 2 hours 5 minutes' + n * interval '10 minutes', n::text, 'p0',
+            select '{device}', date_trunc('hour', now()) - interval '{days_ago} days 2 hours' + n * interval '10 minutes', n::text, 'p0',
                 'synced', n * 10.0
             from generate_series(0, {readings}::bigint) as n"
         ),
