@@ -21,10 +21,7 @@ use std::{
 
 use sha2::{Digest, Sha256};
 
-use crate::{
-    buffer::{NamedValue, Side},
-    topic_filter::TopicFilter,
-};
+use crate::buffer::{NamedValue, Side};
 
 /// Publishes remembered of one client, and frames of one topic. Devices keep far fewer unacknowledged.
 const WINDOW: usize = 256;
@@ -36,9 +33,9 @@ const FRAME_MS: u64 = 24 * 3600 * 1000;
 const NO_TIME: i64 = 0;
 /// Prefix of the durable values.
 pub const KEY_PREFIX: &[u8] = b"seen/";
-/// Where Shelly devices publish frames.
-const FRAMES: &str = "+/events/rpc";
-/// What makes a frame unlike the next one.
+/// Where Shelly devices publish frames, behind a prefix of one level or more.
+const FRAMES: &str = "/events/rpc";
+/// What makes a frame unlike the next one, when a number follows that is not 0: a device whose clock is not set sends null.
 const FRAME_TIME: &[u8] = b"\"ts\":";
 
 /// Who sent a publish above QoS 0, and how.
@@ -98,7 +95,6 @@ pub enum Verdict {
 /// See the module.
 pub struct Redeliveries {
     senders: HashMap<[u8; 9], Sender>,
-    frames: TopicFilter,
     clock: u64,
 }
 
@@ -125,10 +121,8 @@ enum Kind {
 impl Redeliveries {
     /// From the durable values under [`KEY_PREFIX`], without the prefix; what cannot be read is left out.
     pub fn load(values: Vec<NamedValue>) -> Self {
-        let frames = TopicFilter::parse(FRAMES).expect("the constant is a valid filter");
         let mut known = Self {
             senders: HashMap::new(),
-            frames,
             clock: 0,
         };
         for (name, value) in values {
@@ -169,8 +163,7 @@ impl Redeliveries {
         now_ms: Option<i64>,
     ) -> Verdict {
         let hash = short_hash(&[topic.as_bytes(), &[0], payload]);
-        let is_frame =
-            self.frames.matches(topic) && payload.windows(FRAME_TIME.len()).any(|w| w == FRAME_TIME);
+        let is_frame = topic.ends_with(FRAMES) && has_time(payload);
         let client = attempt.map(|a| (sender_key(b'c', a.client), a));
         let frame = is_frame.then(|| sender_key(b'f', topic));
 
@@ -268,6 +261,15 @@ fn slot_key(sender: &[u8; 9], count: u32) -> Vec<u8> {
     [KEY_PREFIX, sender, &[(count % WINDOW as u32) as u8]].concat()
 }
 
+/// Whether a frame says when it was made.
+fn has_time(payload: &[u8]) -> bool {
+    let mut at = payload.windows(FRAME_TIME.len()).enumerate();
+    at.any(|(at, window)| {
+        let value = payload[at + window.len()..].trim_ascii_start();
+        window == FRAME_TIME && matches!(value.first(), Some(b'1'..=b'9'))
+    })
+}
+
 /// 64 bits of SHA-256: two of 256 unequal publishes collide once in some 10^14 windows.
 fn short_hash(parts: &[&[u8]]) -> [u8; 8] {
     let mut hasher = Sha256::new();
@@ -355,12 +357,26 @@ mod tests {
             FRAME,
             DAY_MS + 1
         ));
-        let timeless = br#"{"src":"s"}"#;
-        assert!(is_new(&mut known, None, topic, timeless, 0));
-        assert!(
-            is_new(&mut known, None, topic, timeless, 0),
-            "without a time it may be another one"
-        );
+        let timeless: [&[u8]; 3] = [
+            br#"{"src":"s"}"#,
+            br#"{"src":"s","params":{"ts":null}}"#,
+            br#"{"src":"s","params":{"ts": 0.00}}"#,
+        ];
+        for frame in timeless.into_iter().cycle().take(6) {
+            assert!(
+                is_new(&mut known, None, topic, frame, 0),
+                "without a time it may be another one"
+            );
+        }
+    }
+
+    #[test]
+    fn a_prefix_of_several_levels_makes_no_other_frame_of_it() {
+        let mut known = Redeliveries::load(Vec::new());
+        let topic = "cottage/cellar/shelly/events/rpc";
+        let spaced = br#"{"src": "s", "params": {"ts": 1767254412.61}}"#;
+        assert!(is_new(&mut known, attempt("c", 1, false), topic, spaced, 0));
+        assert!(!is_new(&mut known, attempt("c", 2, false), topic, spaced, 1000));
     }
 
     #[test]
