@@ -32,6 +32,12 @@ pub enum Anonymous {
 /// `<prefix>/rpc` (Shelly). A compromised plug must not be able to set the heat pump.
 const COMMAND_TOPICS: [&str; 3] = ["thermiq_heatpump/write", "cmnd/#", "+/rpc"];
 
+/// The same for a Shelly whose prefix has several levels (`cottage/plug/rpc`). What it says of itself ends alike and is no
+/// command: its frames (`cottage/plug/events/rpc`) and its answers to the agent (`homelab/p0/rpc`).
+fn is_rpc_of_a_long_prefix(topic: &str) -> bool {
+    topic.ends_with("/rpc") && !topic.ends_with("/events/rpc") && !topic.starts_with("homelab/")
+}
+
 /// Passwords checked at a time: each takes 19 MiB while it is checked, and the box has 1 GB.
 const CHECKS: usize = 2;
 /// Passwords that wait to be checked, some seconds' worth; beyond it clients are told to come again.
@@ -185,7 +191,10 @@ impl Rights {
         }
         match &self.publish {
             Some(filters) => filters.iter().any(|filter| filter.matches(topic)),
-            None => !self.command_topics.iter().any(|filter| filter.matches(topic)),
+            None => {
+                let mut commands = self.command_topics.iter();
+                !commands.any(|filter| filter.matches(topic)) && !is_rpc_of_a_long_prefix(topic)
+            }
         }
     }
 
@@ -390,6 +399,7 @@ mod tests {
             "thermiq_heatpump/write",
             "cmnd/plug/POWER",
             "shellyplugsg3-d0cf13c0ffee/rpc",
+            "cottage/cellar/plug/rpc",
             "$SYS/x",
         ] {
             assert!(!rights.may_publish(topic), "{topic}");
@@ -398,7 +408,8 @@ mod tests {
             "thermiq_heatpump/data",
             "stat/plug/POWER",
             "shellyplugsg3-d0cf13c0ffee/events/rpc",
-            "a/b/rpc",
+            "cottage/cellar/plug/events/rpc",
+            "homelab/p0/rpc",
         ] {
             assert!(rights.may_publish(topic), "{topic}");
         }
