@@ -29,7 +29,7 @@ use super::{
     handshake::{self, Refusal, refuse},
     inbound::{PENDING_ACKS, PendingAck, Reply, TOPIC_ALIASES, front_ready},
     net::Stream,
-    outbound::{OUR_ALIASES, farewell},
+    outbound::{Held, OUR_ALIASES, farewell, held_ready},
     reader::{Frame, PACKET_BYTES, Reader},
     session::Answered,
     state::Admitted,
@@ -166,6 +166,7 @@ pub async fn run(broker: Arc<Broker>, stream: Stream, from: Peer, stop: Cancella
         keeps_its_id,
         generation: connected.generation,
         pending: VecDeque::new(),
+        held: None,
         line: Arc::default(),
         open: HashSet::new(),
         aliases: HashMap::new(),
@@ -213,6 +214,8 @@ pub struct Connection {
     pub(super) keeps_its_id: bool,
     pub(super) generation: u64,
     pub(super) pending: VecDeque<PendingAck>,
+    /// What waits for the store of sessions.
+    pub(super) held: Option<Held>,
     /// Set when a message of this connection was refused.
     pub(super) line: Arc<AtomicBool>,
     /// Packet ids of their messages above QoS 0 on this connection that are not finished.
@@ -242,6 +245,7 @@ pub struct Connection {
 enum Work {
     Acknowledge(Result<(), CaptureRefused>),
     Send,
+    SendHeld(Result<(), End>),
     Read(Result<Frame, End>),
 }
 
@@ -263,16 +267,18 @@ impl Connection {
             let step = tokio::select! {
                 biased;
                 end = ended(&self.kick, &self.stop) => Err(end),
-                // The three take turns at random: none can starve the others.
+                // The four take turns at random: none can starve the others.
                 work = async {
                     tokio::select! {
                         outcome = front_ready(&mut self.pending, &mut self.store) => Work::Acknowledge(outcome),
                         () = wake.notified() => Work::Send,
+                        written = held_ready(&mut self.held) => Work::SendHeld(written),
                         frame = self.reader.next(Some(self.version)), if may_read => Work::Read(frame),
                     }
                 } => match work {
                     Work::Acknowledge(outcome) => self.acknowledge_all(outcome),
-                    Work::Send => self.send_waiting().await,
+                    Work::Send => self.send_waiting(),
+                    Work::SendHeld(written) => written.and_then(|()| self.send_held()),
                     Work::Read(Ok(frame)) => self.handle_all(frame).await,
                     Work::Read(Err(end)) => Err(end),
                 },
@@ -429,7 +435,7 @@ impl Connection {
             biased;
             written = self.store.wait_for(|written| *written >= version) => match written {
                 Ok(_) => Ok(()),
-                Err(_) => Err(End::Ours(DisconnectReason::ServerShuttingDown, "the store is closed".into())),
+                Err(_) => Err(store_closed()),
             },
             end = ended(&self.kick, &self.stop) => Err(end),
         }
@@ -488,6 +494,11 @@ fn expected(answered: Answered) -> Result<(), End> {
         Answered::Wrong => Err(broken_rule("the wrong acknowledgement for a message")),
         Answered::Message | Answered::Nothing => Ok(()),
     }
+}
+
+/// The store of sessions ended, which it does with the agent.
+pub fn store_closed() -> End {
+    End::Ours(DisconnectReason::ServerShuttingDown, "the store is closed".into())
 }
 
 /// Completes when the connection is to end from outside.

@@ -3,13 +3,14 @@
 use std::time::{Duration, Instant};
 
 use super::{
-    connection::{Connection, End, ended},
+    connection::{Connection, End, ended, store_closed},
     net::Stream,
     wire::{self, DisconnectReason, Outgoing, Publish},
 };
 use bytes::BytesMut;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
+    sync::watch,
     time::timeout,
 };
 
@@ -22,17 +23,57 @@ const WRITE_BATCH_BYTES: usize = 64 * 1024;
 /// A client that is sent away is given this long to hear why.
 const FAREWELL_LIMIT: Duration = Duration::from_secs(2);
 
+/// Packets that go out once the store of sessions is written up to `after`: they show the client packet ids of QoS 2 messages
+/// of a session that outlives the agent. Meanwhile the connection goes on with everything else.
+pub struct Held {
+    after: u64,
+    packets: Vec<Outgoing>,
+    store: watch::Receiver<u64>,
+}
+
+/// Waits until what is held may go. Cancelled without loss; waits for ever while nothing is held.
+pub async fn held_ready(held: &mut Option<Held>) -> Result<(), End> {
+    let Some(held) = held else {
+        return std::future::pending().await;
+    };
+    let after = held.after;
+    match held.store.wait_for(|written| *written >= after).await {
+        Ok(_) => Ok(()),
+        Err(_) => Err(store_closed()),
+    }
+}
+
 impl Connection {
-    pub(super) async fn send_waiting(&mut self) -> Result<(), End> {
-        let (waiting, stored) = self.broker.state().next_outgoing(
+    /// Sends what waits, in its order: behind packets that are held it waits with them.
+    pub(super) fn send_waiting(&mut self) -> Result<(), End> {
+        if self.held.is_some() {
+            return Ok(());
+        }
+        let (packets, stored) = self.broker.state().next_outgoing(
             &self.client,
             self.generation,
             WRITE_BATCH_BYTES,
             Instant::now(),
         );
-        // The packet ids of QoS 2 messages of a session that outlives the agent.
-        self.written(stored).await?;
-        waiting.into_iter().try_for_each(|packet| self.send(packet))
+        match stored {
+            Some(after) if *self.store.borrow() < after => {
+                let store = self.store.clone();
+                self.held = Some(Held {
+                    after,
+                    packets,
+                    store,
+                });
+                Ok(())
+            }
+            _ => packets.into_iter().try_for_each(|packet| self.send(packet)),
+        }
+    }
+
+    /// Sends what was held, and what has come to wait behind it.
+    pub(super) fn send_held(&mut self) -> Result<(), End> {
+        let held = self.held.take().map_or_else(Vec::new, |held| held.packets);
+        held.into_iter().try_for_each(|packet| self.send(packet))?;
+        self.send_waiting()
     }
 
     pub(super) fn send(&mut self, mut packet: Outgoing) -> Result<(), End> {

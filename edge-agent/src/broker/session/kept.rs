@@ -146,13 +146,18 @@ impl Session {
     /// Notes the packet id of a message that is about to be sent. True when it must be on disk before.
     pub(super) fn note_sent(&self, delivery: &Delivery, pkid: u16, journal: &mut Journal) -> bool {
         match (&self.kept, delivery.stored) {
-            (Some(kept), Some(place)) if delivery.qos == QoS::ExactlyOnce => {
+            (Some(kept), Some(place)) if self.is_noted(delivery) => {
                 let value = form::write_outgoing(place, false);
                 journal.put_new(form::outgoing_key(kept.number, pkid), value);
                 true
             }
             _ => false,
         }
+    }
+
+    /// Whether the packet id of a message is kept with it.
+    pub(super) fn is_noted(&self, delivery: &Delivery) -> bool {
+        self.kept.is_some() && delivery.stored.is_some() && delivery.qos == QoS::ExactlyOnce
     }
 
     /// The client has a QoS 2 message; only its packet id is still open.

@@ -286,6 +286,8 @@ impl Session {
                     let message = delivery.publish(pkid, true, now);
                     bytes += delivery.bytes();
                     if self.takes(&message) {
+                        // Taken for a connection that ended before the disk had its packet id, it may still not be there.
+                        batch.must_be_stored |= self.is_noted(delivery);
                         batch.packets.push(Outgoing::Publish(message));
                         self.count(pkid);
                     } else {
