@@ -49,7 +49,8 @@ impl Delivery {
                 .clone_from(&self.ids);
         }
         if let (Some(expires), Some(properties)) = (self.expires, &mut properties) {
-            let left = expires.saturating_duration_since(now).as_secs();
+            // Up: what has a second to go has not run out.
+            let left = expires.saturating_duration_since(now).as_millis().div_ceil(1000);
             properties.message_expiry_interval = Some(u32::try_from(left).unwrap_or(u32::MAX));
         }
         Publish {

@@ -163,13 +163,20 @@ impl Subscriptions {
         topic: &str,
         publisher: Option<&str>,
         online: &dyn Fn(&ClientId) -> bool,
-    ) -> HashMap<ClientId, Receiver> {
-        let mut found = HashMap::new();
+    ) -> Vec<(ClientId, Receiver)> {
+        let mut found = Found::default();
         let levels: Vec<&str> = topic.split('/').collect();
         let wildcards = !topic.starts_with('$');
         collect(&mut self.root, &levels, wildcards, publisher, online, &mut found);
-        found
+        found.plain.into_iter().chain(found.shared).collect()
     }
+}
+
+/// Receivers so far. Subscriptions of one client that overlap make one message; a shared one makes a message of its own (MQTT 5, 4.8.2).
+#[derive(Default)]
+struct Found {
+    plain: HashMap<ClientId, Receiver>,
+    shared: Vec<(ClientId, Receiver)>,
 }
 
 fn remove_from(
@@ -210,7 +217,7 @@ fn collect(
     wildcards: bool,
     publisher: Option<&str>,
     online: &dyn Fn(&ClientId) -> bool,
-    found: &mut HashMap<ClientId, Receiver>,
+    found: &mut Found,
 ) {
     // "a/#" also covers "a" itself.
     if wildcards && let Some(child) = node.children.get_mut("#") {
@@ -228,17 +235,12 @@ fn collect(
     }
 }
 
-fn take(
-    node: &mut Node,
-    publisher: Option<&str>,
-    online: &dyn Fn(&ClientId) -> bool,
-    found: &mut HashMap<ClientId, Receiver>,
-) {
-    let mut add = |client: &ClientId, subscription: &Subscription| {
+fn take(node: &mut Node, publisher: Option<&str>, online: &dyn Fn(&ClientId) -> bool, found: &mut Found) {
+    for (client, subscription) in &node.plain {
         if subscription.no_local && publisher == Some(&**client) {
-            return;
+            continue;
         }
-        let receiver = found.entry(client.clone()).or_insert(Receiver {
+        let receiver = found.plain.entry(client.clone()).or_insert(Receiver {
             qos: QoS::AtMostOnce,
             retain_as_published: false,
             ids: Vec::new(),
@@ -248,10 +250,7 @@ fn take(
         }
         receiver.retain_as_published |= subscription.retain_as_published;
         receiver.ids.extend(subscription.id);
-    };
-    node.plain
-        .iter()
-        .for_each(|(client, subscription)| add(client, subscription));
+    }
     for group in &mut node.shared {
         // Round robin over the members that are there; if none is, over those that will come back.
         let count = group.members.len();
@@ -263,7 +262,12 @@ fn take(
         if let Some(n) = chosen {
             group.next = (n + 1) % count;
             let (client, subscription) = &group.members[n];
-            add(client, subscription);
+            let receiver = Receiver {
+                qos: subscription.qos,
+                retain_as_published: subscription.retain_as_published,
+                ids: subscription.id.into_iter().collect(),
+            };
+            found.shared.push((client.clone(), receiver));
         }
     }
 }
@@ -296,8 +300,8 @@ mod tests {
     fn names(tree: &mut Subscriptions, topic: &str) -> Vec<String> {
         let mut names: Vec<_> = tree
             .receivers(topic, None, &|_| true)
-            .into_keys()
-            .map(|c| c.to_string())
+            .into_iter()
+            .map(|(client, _)| client.to_string())
             .collect();
         names.sort();
         names
@@ -351,7 +355,7 @@ mod tests {
             retain_as_published: false,
             ids: vec![3],
         };
-        assert_eq!(found.get("c"), Some(&want));
+        assert_eq!(found, [("c".into(), want)]);
     }
 
     #[test]
@@ -370,6 +374,17 @@ mod tests {
     }
 
     #[test]
+    fn a_shared_subscription_makes_a_message_of_its_own_beside_a_plain_one() {
+        let mut tree = tree(&[
+            ("c", "a/#"),
+            ("c", "a/+"),
+            ("c", "$share/g/a/#"),
+            ("c", "$share/h/a/b"),
+        ]);
+        assert_eq!(names(&mut tree, "a/b"), ["c", "c", "c"]);
+    }
+
+    #[test]
     fn a_shared_subscription_goes_round_its_members_and_prefers_those_online() {
         let mut tree = tree(&[("c1", "$share/g/a/#"), ("c2", "$share/g/a/#"), ("other", "a/#")]);
         assert_eq!(names(&mut tree, "a/x"), ["c1", "other"]);
@@ -377,7 +392,8 @@ mod tests {
         assert_eq!(names(&mut tree, "a/x"), ["c1", "other"]);
         let only_c1 = |client: &ClientId| &**client == "c1";
         for _ in 0..3 {
-            assert!(tree.receivers("a/x", None, &only_c1).contains_key("c1"));
+            let found = tree.receivers("a/x", None, &only_c1);
+            assert!(found.iter().any(|(client, _)| &**client == "c1"));
         }
         assert_eq!(tree.receivers("a/x", None, &|_| false).len(), 2);
     }

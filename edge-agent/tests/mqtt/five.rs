@@ -126,6 +126,11 @@ async fn shared_subscriptions() {
         "each once; retained messages are not for shared ones"
     );
     assert_eq!(c.len(), 20);
+    // A plain subscription of a member is another one (4.8.2).
+    assert_eq!(one.subscribe("c/#", 1).await, 1);
+    assert_eq!(one.subscribe("$share/group/c/+", 1).await, 1);
+    publisher.publish(Message::new("c/d", "both", 1)).await;
+    assert_eq!(texts(&one.rest().await), ["both", "both"]);
     // A member that leaves leaves it all to the others.
     assert_eq!(two.unsubscribe(&["$share/group/a/+"]).await, [0]);
     publisher.publish(Message::new("a/b", "x", 1)).await;
@@ -236,6 +241,13 @@ async fn publication_expiry() {
         other.publish(message).await;
     }
     other.publish(Message::new("a/b", "four", 2)).await;
+    let mut there = Client::connect(agent.mqtt, V5, "there").await;
+    there.subscribe("now/#", 1).await;
+    let mut at_once = of("at once", 1);
+    at_once.topic = "now/a".into();
+    other.publish(at_once).await;
+    let left = there.rest().await[0].props.get_number(prop::MESSAGE_EXPIRY);
+    assert_eq!(left, Some(1), "what was just sent has not run out");
     let mut retained = of("retained", 1).retained();
     retained.topic = "r".into();
     other.publish(retained.clone()).await;
