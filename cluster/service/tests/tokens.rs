@@ -202,6 +202,14 @@ async fn a_token_that_passed_before_is_still_checked() {
         let changed = String::from_utf8(changed).unwrap();
         assert!(fixture.verify(&changed).await.is_err(), "changed at {at}");
     }
+    // The largest number that every JSON library writes; its year is beyond any calendar.
+    let endless = issuer.token(TokenSpec {
+        expires_in: Some((1 << 53) - 1 - chrono::Utc::now().timestamp()),
+        ..TokenSpec::default()
+    });
+    for turn in ["at first", "again"] {
+        assert!(fixture.verify(&endless).await.is_ok(), "{turn}");
+    }
     // Within the leeway of 30 s by a few seconds: passes, and then ends although it passed.
     until("a token passes shortly before its end", async || {
         let ending = issuer.token(TokenSpec {

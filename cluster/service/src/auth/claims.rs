@@ -7,6 +7,9 @@ use serde::Deserialize;
 
 use crate::problem::Problem;
 
+/// Longest `sub` (OpenID Connect Core, 2). Whoever changes something is written down by it.
+const MAX_SUBJECT_BYTES: usize = 255;
+
 /// The claims of a token that was verified. There is no other way to get one than
 /// [`Verifier::verify`](super::Verifier::verify).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -76,9 +79,10 @@ impl ScopeList {
 }
 
 impl Payload {
-    /// None when `sub` is empty or `exp` is no time.
+    /// None when `sub` is empty, longer than it may be or has control characters, which no database stores.
     pub(super) fn into_claims(self) -> Option<Claims> {
-        if self.sub.is_empty() {
+        let fits = (1..=MAX_SUBJECT_BYTES).contains(&self.sub.len());
+        if !fits || self.sub.chars().any(char::is_control) {
             return None;
         }
         // The library has refused what is not finite; a year beyond the calendar ends at the calendar's end.

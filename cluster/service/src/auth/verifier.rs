@@ -155,7 +155,7 @@ impl Verifier {
         let keys = keys.ok_or(AuthError::Unavailable)?;
         let key = keys.find(key_id, header.alg).map_err(|_| AuthError::Key)?;
         if let Some(claims) = keys.verified(token) {
-            return if Utc::now() > claims.expires_at + LEEWAY {
+            return if Utc::now() - LEEWAY > claims.expires_at {
                 Err(AuthError::Expired)
             } else {
                 Ok(claims)

@@ -273,6 +273,20 @@ impl TestIssuer {
                 },
             ),
             (
+                "for U+0000 as the person",
+                TokenSpec {
+                    subject: Some("a\0b".into()),
+                    ..spec()
+                },
+            ),
+            (
+                "for a person of 300 characters",
+                TokenSpec {
+                    subject: Some("a".repeat(300)),
+                    ..spec()
+                },
+            ),
+            (
                 "without exp",
                 TokenSpec {
                     expires_in: None,
