@@ -224,6 +224,10 @@ impl Reader {
             Ok(Ok(())) => "taken",
             Ok(Err(Skipped::NothingReported)) => "nothing_reported",
             Ok(Err(Skipped::Ahead)) => "ahead",
+            Ok(Err(Skipped::BadTime)) => {
+                batch.bad(message, "its time is before 2020");
+                "bad"
+            }
             Ok(Err(Skipped::BadAgent)) => {
                 batch.bad(message, "its agent's name cannot be stored");
                 "bad"
@@ -319,13 +323,16 @@ impl Reader {
 impl Batch {
     fn take_event(&mut self, message: &BorrowedMessage<'_>) -> &'static str {
         match serde_json::from_slice::<Event>(message.payload().unwrap_or_default()).map(Said::of) {
-            Ok(Some(said)) if said.is_storable() => {
+            Ok(Some(said)) if said.is_storable(Utc::now()) => {
                 self.said.push(said);
                 "taken"
             }
             Ok(None) => "nothing_reported",
             Ok(Some(_)) => {
-                self.bad(message, "its agent's name cannot be stored");
+                self.bad(
+                    message,
+                    "its agent's name cannot be stored, or its time is before 2020 or an hour ahead",
+                );
                 "bad"
             }
             Err(error) => {

@@ -4,13 +4,20 @@
 
 use std::collections::BTreeMap;
 
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, TimeDelta, TimeZone, Utc};
 use sqlx::PgConnection;
 use telemetry::{Clock, HeatpumpSettings, Reading, Record};
 
 /// How far a record's time may be ahead of this machine's (the sink's limit as well). A time further ahead would keep
 /// every later record from being taken.
 const AHEAD: TimeDelta = TimeDelta::hours(1);
+
+/// Whether a device or an agent can have written this time, by the sink's own limits: not before 2020, when nothing of this
+/// software existed, and not far ahead of `now`. The calendar holds times that the database does not.
+pub(crate) fn is_possible(time: DateTime<Utc>, now: DateTime<Utc>) -> bool {
+    let earliest = Utc.with_ymd_and_hms(2020, 1, 1, 0, 0, 0).single();
+    earliest.is_some_and(|earliest| time >= earliest) && time <= now + AHEAD
+}
 
 /// Why a record changes nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,6 +26,8 @@ pub(crate) enum Skipped {
     NothingReported,
     /// Its time cannot be right: ahead of this machine's clock.
     Ahead,
+    /// Its time is before this software.
+    BadTime,
     /// Its agent's name cannot be stored.
     BadAgent,
 }
@@ -73,6 +82,9 @@ impl Reports {
         };
         if record.time > limit {
             return Err(Skipped::Ahead);
+        }
+        if !is_possible(record.time, now) {
+            return Err(Skipped::BadTime);
         }
         if record.agent.is_empty() || record.agent.chars().any(char::is_control) {
             return Err(Skipped::BadAgent);

@@ -20,6 +20,7 @@ use telemetry::{Clock, CommandOutcome, Event, EventBody, Reading, Record};
 
 use self::answer::Row;
 use crate::outbox::{Kind, MAX_ATTEMPTS};
+use crate::reported::is_possible;
 
 /// An answer that is older than its command by more than this belongs to another life of the database.
 const CLOCKS_APART: TimeDelta = TimeDelta::minutes(1);
@@ -101,10 +102,11 @@ impl Said {
         }
     }
 
-    /// Whether a statement can hold it: no agent's name has a control character, and a database refuses the zero.
-    pub(crate) fn is_storable(&self) -> bool {
-        let (Self::Outcome { agent, .. } | Self::Online { agent, .. }) = self;
-        !agent.chars().any(char::is_control)
+    /// Whether a statement can hold it: no agent's name has a control character, and a database refuses the zero; and no
+    /// agent can have said it at a time that is none.
+    pub(crate) fn is_storable(&self, now: DateTime<Utc>) -> bool {
+        let (Self::Outcome { agent, time, .. } | Self::Online { agent, time, .. }) = self;
+        !agent.chars().any(char::is_control) && is_possible(*time, now)
     }
 }
 

@@ -91,6 +91,23 @@ fn bad_records_are_counted_and_passed_over() {
             .replace(r#""agent":"p0""#, r#""agent":"p\u0000""#);
         let key = "plug-good";
         let plug = telemetry::topic::PLUG;
+        // An open command makes every time that is seen be compared in the database.
+        let open = "insert into outbox (device_id, agent, kind, wanted, asked, status, requested_by) values
+            ('plug-bad', 'p0', 'plug_power', '{\"on\": true}', '{}', 'pending', 'x')";
+        house.postgres.psql("homelab_settings", open).await.unwrap();
+        let outcome = |time: &str| {
+            json!({
+                "type": "command_outcome", "id": format!("p0/{time}"), "time": time, "agent": "p0",
+                "command_id": 1, "attempt": 1, "outcome": "published"
+            })
+            .to_string()
+        };
+        let events = telemetry::topic::EVENTS;
+        house.produce(vec![
+            (plug, key, switched("plug-bad", "0000-01-01T00:00:00Z", true).1),
+            (events, "p0", outcome("-200000-01-01T00:00:00Z")),
+            (events, "p0", outcome("+262142-12-31T23:59:59Z")),
+        ]);
         house.produce(vec![
             (plug, key, String::new()),
             (plug, key, "not json".to_owned()),
@@ -114,7 +131,13 @@ fn bad_records_are_counted_and_passed_over() {
             })
             .await;
         assert_eq!(house.plug("plug-bad").await, Value::Null);
-        assert_eq!(house.metric(bad).await - before, 5.0);
+        house
+            .until("the bad ones are counted", async || {
+                house.metric(bad).await - before == 8.0
+            })
+            .await;
+        let close = "update outbox set status = 'failed', finished_at = now() where device_id = 'plug-bad'";
+        house.postgres.psql("homelab_settings", close).await.unwrap();
     });
 }
 
