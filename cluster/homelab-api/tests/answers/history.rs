@@ -50,6 +50,24 @@ fn the_newest_reading_of_each_meter() {
 }
 
 #[test]
+fn a_device_whose_time_was_never_known_is_there() {
+    with_house(async |house| {
+        house
+            .sql(
+                "insert into temperature_sensors (device_id, time, id, agent, clock, temperature_c)
+                 values ('timeless', '2020-02-02', 'a', 'p0', 'unsynced', 21.5)",
+            )
+            .await;
+        for path in ["/api/v1/temperature/all-latest", "/api/v1/devices"] {
+            let all = house.get(path).await;
+            let items = all["items"].as_array().unwrap();
+            let item = items.iter().find(|item| item["device_id"] == "timeless");
+            assert!(item.is_some(), "{path}");
+        }
+    });
+}
+
+#[test]
 fn energy_by_hour_day_month_and_year() {
     with_house(async |house| {
         house.sql(&meter_rows("sums", "2026-03-10 12:00:00+00")).await;
