@@ -71,7 +71,8 @@ fn readings_wait_for_the_kernels_clock_no_longer_than_told() -> Result<()> {
 const NEAR: TimeDelta = TimeDelta::minutes(2);
 
 #[test]
-fn a_wall_clock_that_steps_years_forward_and_back_costs_no_reading_and_each_keeps_its_own_time() -> Result<()> {
+fn a_wall_clock_that_steps_years_forward_and_back_costs_no_reading_and_each_keeps_its_own_time() -> Result<()>
+{
     with_kafka(async |kafka| {
         let name = "stepping-clock";
         let folder = stack::guardian::run()?.data("stepping-clock-set")?;
@@ -112,7 +113,10 @@ fn a_wall_clock_that_steps_years_forward_and_back_costs_no_reading_and_each_keep
                 .await?;
             let found = record(kafka, topic::PLUG, move |r| r["device_id"] == device.as_str()).await?;
             let time = time(&found)?;
-            ensure!((time - begin).abs() < NEAR, "after {steps} steps {begin} was meant: {found}");
+            ensure!(
+                (time - begin).abs() < NEAR,
+                "after {steps} steps {begin} was meant: {found}"
+            );
             ensure!(found["clock"] == "synced", "{found} {seen}");
         }
         let status = agent
