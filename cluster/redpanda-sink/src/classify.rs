@@ -7,6 +7,10 @@ use telemetry::{Event, EventBody, Kind, Reading, Record, topic};
 /// forgives a household whose cluster lost its time server for a while.
 pub const MAX_AHEAD: TimeDelta = TimeDelta::hours(1);
 
+/// Longest id and meter id in bytes. Both are part of keys, and an index takes no key that does not fit a page; agents' ids have
+/// some twenty bytes.
+const MAX_KEY_BYTES: usize = 256;
+
 /// Longest detail of a reason in bytes: parsers quote what they did not understand, and that may be a megabyte.
 const MAX_DETAIL_BYTES: usize = 512;
 
@@ -83,7 +87,7 @@ pub enum Reason {
     Malformed,
     /// A reading in the topic of another kind.
     WrongKind,
-    /// A physical value no device can have measured.
+    /// A physical value no device can have measured, or a key longer than any index takes.
     OutOfRange,
     /// More than [`MAX_AHEAD`] ahead of the sink's clock, or before 2020.
     TimeOutOfRange,
@@ -171,6 +175,7 @@ fn reading(kind: Kind, payload: &[u8], now: DateTime<Utc>) -> Result<Record, Poi
     check_text("location", record.location.as_deref())?;
     if let Reading::Energy(energy) = &record.reading {
         check_text("meter_id", energy.meter_id.as_deref())?;
+        check_key("meter_id", energy.meter_id.as_deref().unwrap_or_default())?;
         check_text("meter_type", energy.meter_type.as_deref())?;
     }
     if let Some(error) = record.reading.out_of_range() {
@@ -200,8 +205,16 @@ fn check_id(id: &str) -> Result<(), Poison> {
     if id.is_empty() {
         Err(Poison::new(Reason::Malformed, "id is empty"))
     } else {
-        Ok(())
+        check_key("id", id)
     }
+}
+
+fn check_key(field: &str, text: &str) -> Result<(), Poison> {
+    if text.len() > MAX_KEY_BYTES {
+        let detail = format!("{field} has {} bytes, {MAX_KEY_BYTES} are allowed", text.len());
+        return Err(Poison::new(Reason::OutOfRange, detail));
+    }
+    Ok(())
 }
 
 fn check_text(field: &str, text: Option<&str>) -> Result<(), Poison> {
@@ -328,6 +341,14 @@ mod tests {
         );
         check(energy, "/id", json!("p0/\u{0}/1"), Some(Reason::NulCharacter));
         check(energy, "/id", json!(""), Some(Reason::Malformed));
+        check(energy, "/id", json!("x".repeat(256)), None);
+        check(energy, "/id", json!("x".repeat(257)), Some(Reason::OutOfRange));
+        check(
+            energy,
+            "/reading/meter_id",
+            json!("x".repeat(257)),
+            Some(Reason::OutOfRange),
+        );
         check(energy, "/id", json!(7), Some(Reason::Malformed));
         check(energy, "/agent", json!("p\u{0}"), Some(Reason::NulCharacter));
         check(energy, "/location", json!("\u{0}"), Some(Reason::NulCharacter));

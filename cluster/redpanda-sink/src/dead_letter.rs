@@ -58,6 +58,8 @@ impl DeadLetters {
             .set("client.id", "redpanda-sink")
             .set("acks", "all")
             .set("partitioner", "murmur2_random")
+            // The letters of a batch are queued together, and the batch waits for them.
+            .set("linger.ms", "1")
             .set("message.timeout.ms", DELIVERY_TIMEOUT.as_millis().to_string())
             // A batch of nothing but poison: its bytes in base64, twice over.
             .set("queue.buffering.max.kbytes", "4096")

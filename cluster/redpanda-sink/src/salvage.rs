@@ -22,21 +22,30 @@ pub struct Salvaged {
     pub refused: Vec<(usize, Poison)>,
 }
 
-/// Inserts `rows`, all of `source`, but for those the database refuses. The caller owns the transaction.
-pub async fn insert(transaction: &mut PgConnection, source: Source, rows: &[&Row]) -> sqlx::Result<Salvaged> {
+/// Inserts `rows`, all of `source`, but for those the database refuses. `failure` is what a COPY of rows met before, these or
+/// those of another table. The caller owns the transaction.
+pub async fn insert(
+    transaction: &mut PgConnection,
+    source: Source,
+    rows: &[&Row],
+    failure: &sqlx::Error,
+) -> sqlx::Result<Salvaged> {
     let mut salvaged = Salvaged::default();
     let mut tried = 0;
+    let mut known = row_at_fault(failure, source, rows.len());
     while tried < rows.len() {
-        let error = match copy_within(transaction, source, &rows[tried..]).await? {
-            Ok(()) => {
-                salvaged.inserted += (rows.len() - tried) as u64;
-                break;
-            }
-            Err(error) => error,
-        };
-        let named = row_named_by(&error, source.table()).map(|row| tried + row);
-        let Some(at) = named.filter(|&at| at < rows.len() && !is_duplicate(&error)) else {
-            return insert_halving(transaction, source, rows).await;
+        let at = match known.take() {
+            Some(at) => at,
+            None => match copy_within(transaction, source, &rows[tried..]).await? {
+                Ok(()) => {
+                    salvaged.inserted += (rows.len() - tried) as u64;
+                    break;
+                }
+                Err(error) => match row_at_fault(&error, source, rows.len() - tried) {
+                    Some(row) => tried + row,
+                    None => return insert_halving(transaction, source, rows).await,
+                },
+            },
         };
         match insert_within(transaction, source, &rows[at..=at]).await? {
             Err(error) => salvaged
@@ -121,6 +130,12 @@ async fn insert_within(
         Err(error) if refuses_rows(&error) => savepoint.rollback().await.map(|()| Err(error)),
         Err(error) => Err(error),
     }
+}
+
+/// The place of the row that a failed COPY of `count` rows names, where it can be believed.
+fn row_at_fault(error: &sqlx::Error, source: Source, count: usize) -> Option<usize> {
+    let named = row_named_by(error, source.table())?;
+    (named < count && !is_duplicate(error)).then_some(named)
 }
 
 /// The place of the row at which a COPY into `table` failed, from 0. PostgreSQL's context of the error begins with

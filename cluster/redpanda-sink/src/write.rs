@@ -82,10 +82,6 @@ impl AttemptError {
     fn is_duplicate(&self) -> bool {
         matches!(self, Self::Database(error) if salvage::is_duplicate(error))
     }
-
-    fn refuses_rows(&self) -> bool {
-        matches!(self, Self::Database(error) if salvage::refuses_rows(error))
-    }
 }
 
 /// One attempt, given up when it takes too long.
@@ -220,8 +216,10 @@ impl Writer {
         if met_duplicate {
             outcome = in_time(insert_all(connection, rows, Way::Staged)).await;
         }
-        if outcome.as_ref().is_err_and(AttemptError::refuses_rows) {
-            outcome = in_time(insert_salvaging(connection, rows)).await;
+        if let Err(AttemptError::Database(error)) = &outcome
+            && salvage::refuses_rows(error)
+        {
+            outcome = in_time(insert_salvaging(connection, rows, error)).await;
         }
         if let Ok(written) = &outcome {
             self.way = if met_duplicate || written.duplicates > 0 {
@@ -327,16 +325,17 @@ async fn insert_all(
     Ok(written)
 }
 
-/// The same, still in one transaction, without the rows that the database refuses.
+/// The same, still in one transaction, without the rows that the database refuses; `failure` is what it said.
 async fn insert_salvaging(
     connection: &mut PgConnection,
     tables: &[Vec<(usize, &Row)>],
+    failure: &sqlx::Error,
 ) -> sqlx::Result<Written> {
     let mut written = Written::default();
     let mut transaction = connection.begin().await?;
     for (source, places) in Source::ALL.into_iter().zip(tables) {
         let rows: Vec<&Row> = places.iter().map(|(_, row)| *row).collect();
-        let salvaged = salvage::insert(&mut transaction, source, &rows).await?;
+        let salvaged = salvage::insert(&mut transaction, source, &rows, failure).await?;
         written.inserted += salvaged.inserted;
         written.duplicates += (rows.len() - salvaged.refused.len()) as u64 - salvaged.inserted;
         let refused = salvaged.refused.into_iter();

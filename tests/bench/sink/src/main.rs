@@ -79,12 +79,16 @@ pub struct World {
 }
 
 impl World {
-    /// An empty, migrated database.
+    /// An empty, migrated database with one constraint that the sink knows nothing of.
     async fn database(&self, name: &str) -> Result<()> {
         self.postgres
             .psql("postgres", &format!("create database {name} template telemetry"))
-            .await
-            .map(|_| ())
+            .await?;
+        let forbid = format!(
+            "alter table energy_consumption add constraint of_the_bench check (power_w <> {})",
+            rows::FORBIDDEN_POWER_W
+        );
+        self.postgres.psql(name, &forbid).await.map(|_| ())
     }
 
     /// Gives the disk back, and settles what the server still has to write, so that it is not the next one's.

@@ -25,10 +25,9 @@ fn poison_becomes_dead_letters_and_the_rest_is_written() -> Result<()> {
             record.pointer_mut(parent).expect("a parent")[key] = value;
             record.to_string().into_bytes()
         };
-        // Random text: the index would squeeze a long run of one letter into its limit.
-        let long_id: String = (0..200_u32)
-            .map(|number| format!("{:x}", sha2::Sha256::digest(number.to_le_bytes())))
-            .collect();
+        // What no version of the sink can know: a rule that the owner gave the table.
+        let rule = "alter table energy_consumption add constraint of_the_owner check (power_w <> 1313)";
+        world.postgres.psql("sink_poison", rule).await?;
         let large = vec![b'x'; 600 * 1024];
         let event = |change: Value| {
             let mut event = json!({"id": "p0/poison/e", "agent": "p0", "time": start, "type": "device_online",
@@ -78,7 +77,16 @@ fn poison_becomes_dead_letters_and_the_rest_is_written() -> Result<()> {
                 topic::ENERGY,
                 with("/time", json!("2019-12-31T23:59:59Z")),
             ),
-            ("refused_by_database", topic::ENERGY, with("/id", json!(long_id))),
+            (
+                "out_of_range",
+                topic::ENERGY,
+                with("/id", json!("9".repeat(3_000))),
+            ),
+            (
+                "refused_by_database",
+                topic::ENERGY,
+                with("/reading/power_w", json!(1313)),
+            ),
             ("malformed", topic::EVENTS, event(json!({"type": "unheard_of"}))),
             ("nul_character", topic::EVENTS, event(json!({"agent": "p\u{0}"}))),
             (
