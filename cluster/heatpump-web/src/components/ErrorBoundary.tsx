@@ -1,4 +1,7 @@
-/** Keeps a fault in one card from taking the page down: a chunk that could not be loaded, a value nobody thought of. */
+/**
+ * Keeps a fault in one card from taking the page down: a chunk that could not be loaded, a value nobody thought of. Trying again loads the
+ * page anew, because a chunk that failed once is failed for the life of the page.
+ */
 import { Component, type ReactNode } from 'react';
 import { useMessages } from '../i18n/messages';
 import { Problem } from './Problem';
@@ -21,7 +24,7 @@ export class ErrorBoundary extends Component<{ readonly children: ReactNode }, S
       <Crashed
         error={this.state.error}
         onRetry={() => {
-          this.setState({ error: null, failed: false });
+          window.location.reload();
         }}
       />
     );

@@ -1,6 +1,5 @@
 /** The page Devices: every device with what was last heard of it, and what was lost or came and went lately. */
 import { useQuery } from '@tanstack/react-query';
-import { useState } from 'react';
 import type { Device } from '../../api/types';
 import { Blank } from '../../components/Blank';
 import { Page } from '../../components/Page';
@@ -17,8 +16,9 @@ import './devices.css';
 export default function DevicesPage() {
   const t = useMessages();
   const { api } = useServices();
-  // One moment for the page's life: a range that moved each second would be another query each second.
-  const [opened] = useState(() => Date.now());
+  // The end of the running hour: what happens while the page is open is in it, and a range that moved each second would be another query
+  // each second.
+  const until = useNow(HOUR) + HOUR;
   const query = useQuery(devicesOptions(api));
   return (
     <Page title={t.devices.title} className="devices-page">
@@ -42,7 +42,7 @@ export default function DevicesPage() {
           </ul>
         )}
       </QueryView>
-      <EventList until={opened} />
+      <EventList until={until} />
     </Page>
   );
 }

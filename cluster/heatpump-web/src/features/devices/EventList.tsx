@@ -38,7 +38,8 @@ export function EventList({ until }: { readonly until: number }) {
 
 /**
  * Losses, clock steps, and devices that came or went, newest first. A sensor that sleeps connects anew for every reading, and an
- * agent says so each time: only what differs from the device's event before is a change.
+ * agent says so each time: only what differs from the device's event before is a change. Of the first that is known, going away is one:
+ * a device that goes was there.
  */
 function changesOf(events: readonly HouseEvent[]): readonly HouseEvent[] {
   const online = new Map<string, boolean>();
@@ -50,7 +51,7 @@ function changesOf(events: readonly HouseEvent[]): readonly HouseEvent[] {
       const now = booleanOf(event.details['online']) === true;
       const before = online.get(device);
       online.set(device, now);
-      return before !== undefined && before !== now;
+      return before === undefined ? !now : before !== now;
     })
     .reverse()
     .slice(0, ROWS);

@@ -33,11 +33,11 @@ export function eventsOptions(api: ApiClient, range: TimeRange) {
   });
 }
 
-/** A loss, a clock step or a device that came or went: the list is asked again. Commands have their own place. */
+/** A loss, a clock step or a device that came or went: the lists are asked again, and the gaps of charts. Commands have their own place. */
 export function noticeEvents(client: QueryClient, records: readonly LiveRecord[]): void {
   const own = records.filter((record) => record.stream === 'events');
   if (own.some((record) => NOTICED.includes(record.reading['type']))) {
-    void client.invalidateQueries({ queryKey: EVENTS });
+    void client.invalidateQueries({ predicate: ({ queryKey }) => queryKey[0] === 'events' && queryKey[1] !== 'outbox' });
     void client.invalidateQueries({ queryKey: LIST });
   }
 }

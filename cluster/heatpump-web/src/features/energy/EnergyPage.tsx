@@ -7,7 +7,7 @@ import { ChartFrame, type LegendItem } from '../../components/chart/ChartFrame';
 import type { Gap } from '../../components/chart/Plot';
 import { Page } from '../../components/Page';
 import { ApiError } from '../../lib/api/client';
-import { overlaps } from '../../lib/chart/range';
+import { overlaps, type TimeRange } from '../../lib/chart/range';
 import { useServices } from '../../lib/services';
 import { bucketOf, bucketsOf, compared, dateText, rangeOf } from '../../lib/time/period';
 import { useNow, useToday } from '../../lib/time/ticker';
@@ -71,11 +71,13 @@ function Bars({ shown }: { readonly shown: Shown }) {
   const other = useMemo(() => {
     if (comparison === 'none') return null;
     const otherPeriod = compared(period, comparison);
-    return { period: otherPeriod, buckets: bucketsOf({ ...otherPeriod, span: period.span }, zone) };
-  }, [period, comparison, zone]);
-  const extent = { from: buckets[0]?.from ?? 0, to: buckets.at(-1)?.to ?? 1 };
+    return { period: otherPeriod, buckets: bucketsOf(otherPeriod, zone, bucket) };
+  }, [period, comparison, zone, bucket]);
+  const extent = extentOf(buckets);
+  const chosen = rangeOf(period, zone);
+  const bucketsReachOut = extent.from < chosen.from || extent.to > chosen.to;
   const query = useQuery(energySeriesOptions(api, bucket, extent));
-  const otherExtent = { from: other?.buckets[0]?.from ?? 0, to: other?.buckets.at(-1)?.to ?? 1 };
+  const otherExtent = extentOf(other?.buckets ?? []);
   const otherQuery = useQuery({ ...energySeriesOptions(api, bucket, otherExtent), enabled: other !== null });
   const items = query.data?.items;
   const otherItems = other === null ? null : otherQuery.data?.items;
@@ -93,6 +95,7 @@ function Bars({ shown }: { readonly shown: Shown }) {
   if (other !== null) legend.push({ name: t.energy.comparisons[comparison], swatch: 'swatch-other' });
   return (
     <>
+      {bucketsReachOut && <p className="energy-whole">{t.energy.wholeBuckets(t.energy.buckets[bucket], format.days(extent.from, extent.to - 1))}</p>}
       <EnergyTotalsLine totals={totals} sells={legend.some((item) => item.swatch === 'swatch-sold')} compares={other !== null} loading={items === undefined} />
       <ChartFrame
         title={t.energy.chart(t.energy.buckets[bucket])}
@@ -120,6 +123,10 @@ function Bars({ shown }: { readonly shown: Shown }) {
   );
 }
 
+function extentOf(buckets: readonly TimeRange[]): TimeRange {
+  return { from: buckets[0]?.from ?? 0, to: buckets.at(-1)?.to ?? 1 };
+}
+
 /** Buckets without a count are gaps too; where the house said why, its reason stands. */
 function withEmpty(known: readonly Gap[], bars: readonly EnergyBar[], reason: string): readonly Gap[] {
   const unexplained = emptyStretches(bars).filter((stretch) => !known.some((gap) => gap.from <= stretch.from && gap.to >= stretch.to));
@@ -134,7 +141,8 @@ function Download({ shown: { period } }: { readonly shown: Shown }) {
   const save = async () => {
     setBusy(true);
     setFailure(null);
-    const { from, to } = rangeOf(period, config.householdTimeZone);
+    // What the chart shows, whole months and years included.
+    const { from, to } = extentOf(bucketsOf(period, config.householdTimeZone));
     try {
       const query = { from: new Date(from).toISOString(), to: new Date(to).toISOString() };
       const address = URL.createObjectURL(await api.csv(ENDPOINTS[bucketOf(period)], { query }));

@@ -27,6 +27,7 @@ export const en = {
     download: 'Download CSV',
     downloadFailed: 'The file could not be made',
     chart: (bucket: string) => `Energy by ${bucket.toLowerCase()}`,
+    wholeBuckets: (bucket: string, days: string) => `Every ${bucket.toLowerCase()} is counted whole: ${days}.`,
     emptyPeriod: 'No energy has been counted in this period.',
     periodSummary: (total: string, highest: string, when: string) => `${total} used; most ${when}: ${highest}.`,
     empty: 'No energy has been counted today.',

@@ -29,6 +29,7 @@ export const sv: typeof en = {
     download: 'Ladda ned CSV',
     downloadFailed: 'Filen kunde inte skapas',
     chart: (bucket: string) => `Energi per ${bucket.toLowerCase()}`,
+    wholeBuckets: (bucket: string, days: string) => `Varje ${bucket.toLowerCase()} räknas i sin helhet: ${days}.`,
     emptyPeriod: 'Ingen energi har räknats under perioden.',
     periodSummary: (total: string, highest: string, when: string) => `${total} förbrukat; mest ${when}: ${highest}.`,
     empty: 'Ingen energi har räknats i dag.',

@@ -4,6 +4,7 @@ import type { EnergySeries } from '../../api/types';
 import { type ApiClient, hasItems, type ReadPath } from '../../lib/api/client';
 import type { TimeRange } from '../../lib/chart/range';
 import { isObject } from '../../lib/json';
+import { askAgainAfter, patchData } from '../../lib/live/patch';
 import type { LiveRecord } from '../../lib/live/protocol';
 import type { Bucket } from '../../lib/time/period';
 import { serverNow } from '../../lib/time/server-clock';
@@ -35,7 +36,7 @@ export function energySeriesOptions(api: ApiClient, bucket: Bucket, { from, to }
       return (await api.get(ENDPOINTS[bucket], { query }, isSeries, signal)).data;
     },
     staleTime: 2 * MINUTE,
-    refetchInterval: serverNow() < to ? 5 * MINUTE : false,
+    refetchInterval: (query) => serverNow() < to && askAgainAfter(5 * MINUTE)(query),
   });
 }
 
@@ -50,12 +51,14 @@ export function energyTodayOptions(api: ApiClient, day: { readonly start: number
     },
     // What the counters add in between is an estimate; the server's own figures replace it.
     staleTime: 4 * MINUTE,
-    refetchInterval: 5 * MINUTE,
+    refetchInterval: askAgainAfter(5 * MINUTE),
   });
 }
 
 export function patchEnergyToday(client: QueryClient, records: readonly LiveRecord[], now: number): void {
-  if (!records.some((record) => record.stream === 'energy')) return;
+  const own = records.filter((record) => record.stream === 'energy');
+  if (own.length === 0) return;
+  const newest = Math.max(...own.map((record) => record.time));
   for (const [, today] of client.getQueriesData<EnergyToday>({ queryKey: KEY })) {
     // The first meter of a new house reports: the server knows by now that it is the main one.
     if (today?.series.devices.length === 0 && now - today.asOf > ASK_AGAIN_MS) {
@@ -65,20 +68,21 @@ export function patchEnergyToday(client: QueryClient, records: readonly LiveReco
   for (const [key, today] of client.getQueriesData<EnergyToday>({ queryKey: KEY })) {
     const after = today && addRecords(today, records);
     if (today === undefined || after === undefined || after === today) continue;
-    client.setQueryData(key, after);
-    carry(client, gainsBetween(today, after));
+    patchData<EnergyToday>(client, key, () => after);
+    carry(client, gainsBetween(today, after), newest);
   }
 }
 
-/** Into every period that is shown or was. */
-function carry(client: QueryClient, gains: Gains): void {
+/** Into every period that is shown or was, but for one that was answered after the newest of the readings: it has them. */
+function carry(client: QueryClient, gains: Gains, newest: number): void {
   if (gains.size === 0) return;
+  const aheadMs = serverNow() - Date.now();
   for (const bucket of Object.keys(ENDPOINTS)) {
     for (const [key, series] of client.getQueriesData<EnergySeries>({ queryKey: ['energy', bucket] })) {
-      if (series === undefined) continue;
+      if (series === undefined || (client.getQueryState(key)?.dataUpdatedAt ?? 0) + aheadMs > newest) continue;
       const after = withGains(series, gains);
       if (after === null) void client.invalidateQueries({ queryKey: key }, { cancelRefetch: false });
-      else if (after !== series) client.setQueryData(key, after, { updatedAt: client.getQueryState(key)?.dataUpdatedAt ?? 0 });
+      else patchData<EnergySeries>(client, key, () => after);
     }
   }
 }

@@ -4,6 +4,7 @@ import type { DeviceSettings, HeatpumpDay, HeatpumpReading, HeatpumpSeries, Heat
 import { type ApiClient, hasItems } from '../../lib/api/client';
 import type { TimeRange } from '../../lib/chart/range';
 import { booleanOf, isObject, numberOf } from '../../lib/json';
+import { askAgainAfter, patchData } from '../../lib/live/patch';
 import type { LiveRecord } from '../../lib/live/protocol';
 import { type DeviceReading, mergeReadings, type TrackedDevice } from '../../lib/live/tracked';
 import { MINUTE } from '../../lib/time/zone';
@@ -36,7 +37,7 @@ export function heatpumpLatestOptions(api: ApiClient) {
       const { data } = await api.get('/api/v1/heatpump/latest', {}, hasItems, signal);
       return mergeReadings(client.getQueryData<readonly Pump[]>(LATEST) ?? [], data.items.map(fromApi));
     },
-    refetchInterval: 5 * MINUTE,
+    refetchInterval: askAgainAfter(5 * MINUTE),
   });
 }
 
@@ -47,7 +48,7 @@ export function heatpumpSettingsOptions(api: ApiClient) {
       const { data } = await api.get('/api/v1/heatpump/settings', {}, hasItems, signal);
       return data.items.map(fromSettingsApi);
     },
-    refetchInterval: 5 * MINUTE,
+    refetchInterval: askAgainAfter(5 * MINUTE),
   });
 }
 
@@ -104,8 +105,8 @@ function spanOf(from: number, to: number): { from: string; to: string } {
 export function patchHeatpumps(client: QueryClient, records: readonly LiveRecord[]): void {
   const own = records.filter((record) => record.stream === 'heatpump');
   if (own.length === 0) return;
-  client.setQueryData<readonly Pump[]>(LATEST, (pumps) => pumps && mergeReadings(pumps, own.map(fromLive)));
-  client.setQueryData<readonly DeviceSettings[]>(REPORTED, (devices) => devices && own.reduce(mergeSettings, devices));
+  patchData<readonly Pump[]>(client, LATEST, (pumps) => mergeReadings(pumps, own.map(fromLive)));
+  patchData<readonly DeviceSettings[]>(client, REPORTED, (devices) => own.reduce(mergeSettings, devices));
 }
 
 function fromSettingsApi(item: Paths['/api/v1/heatpump/settings']['get']['responses'][200]['content']['application/json']['items'][number]): DeviceSettings {

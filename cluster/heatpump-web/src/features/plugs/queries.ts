@@ -4,6 +4,7 @@ import type { PlugHour, PlugState, Schedule } from '../../api/types';
 import { type ApiClient, hasItems } from '../../lib/api/client';
 import type { TimeRange } from '../../lib/chart/range';
 import { booleanOf, numberOf } from '../../lib/json';
+import { askAgainAfter, patchData } from '../../lib/live/patch';
 import type { LiveRecord } from '../../lib/live/protocol';
 import { MINUTE } from '../../lib/time/zone';
 
@@ -31,7 +32,7 @@ export function plugsOptions(api: ApiClient) {
       const known = client.getQueryData<readonly Plug[]>(LIST) ?? [];
       return data.items.map((item) => fromApi(item, known.find(({ id }) => id === item.plug_id)));
     },
-    refetchInterval: 5 * MINUTE,
+    refetchInterval: askAgainAfter(5 * MINUTE),
   });
 }
 
@@ -67,7 +68,7 @@ export function schedulesOptions(api: ApiClient, plugId: string) {
 export function patchPlugs(client: QueryClient, records: readonly LiveRecord[]): void {
   const own = records.filter((record) => record.stream === 'plug');
   if (own.length === 0) return;
-  client.setQueryData<readonly Plug[]>(LIST, (plugs) => plugs && own.reduce(mergePlug, plugs));
+  patchData<readonly Plug[]>(client, LIST, (plugs) => own.reduce(mergePlug, plugs));
 }
 
 /** What the plug reports, field by field and only if newer. What is wanted is for the settings API alone to say. */

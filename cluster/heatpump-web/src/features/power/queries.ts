@@ -3,6 +3,7 @@ import { type QueryClient, queryOptions } from '@tanstack/react-query';
 import type { EnergyReading } from '../../api/types';
 import { type ApiClient, hasItems } from '../../lib/api/client';
 import { numberOf, stringOf } from '../../lib/json';
+import { askAgainAfter, patchData } from '../../lib/live/patch';
 import type { LiveRecord } from '../../lib/live/protocol';
 import { type DeviceReading, mergeReadings, type TrackedDevice } from '../../lib/live/tracked';
 import { MINUTE } from '../../lib/time/zone';
@@ -35,7 +36,7 @@ export function energyLatestOptions(api: ApiClient) {
       return mergeReadings(client.getQueryData<readonly Meter[]>(KEY) ?? [], data.items.map(fromApi));
     },
     // Live readings keep it up to date; this catches what a lost connection could not deliver.
-    refetchInterval: 5 * MINUTE,
+    refetchInterval: askAgainAfter(5 * MINUTE),
   });
 }
 
@@ -43,7 +44,7 @@ export function patchMeters(client: QueryClient, records: readonly LiveRecord[])
   const readings = records.filter((record) => record.stream === 'energy').map(fromLive);
   if (readings.length === 0) return;
   // Before the first answer there is nothing to patch: the answer will hold these readings or be patched by the next.
-  client.setQueryData<readonly Meter[]>(KEY, (meters) => meters && mergeReadings(meters, readings));
+  patchData<readonly Meter[]>(client, KEY, (meters) => mergeReadings(meters, readings));
 }
 
 function fromApi(item: EnergyReading): DeviceReading<MeterFields> {

@@ -3,6 +3,7 @@ import { type QueryClient, queryOptions } from '@tanstack/react-query';
 import type { TemperatureReading } from '../../api/types';
 import { type ApiClient, hasItems } from '../../lib/api/client';
 import { numberOf } from '../../lib/json';
+import { askAgainAfter, patchData } from '../../lib/live/patch';
 import type { LiveRecord } from '../../lib/live/protocol';
 import { type DeviceReading, mergeReadings, type TrackedDevice } from '../../lib/live/tracked';
 import { DAY, MINUTE } from '../../lib/time/zone';
@@ -22,7 +23,7 @@ export function temperatureLatestOptions(api: ApiClient) {
       const { data } = await api.get('/api/v1/temperature/all-latest', {}, hasItems, signal);
       return mergeReadings(client.getQueryData<readonly Sensor[]>(LATEST) ?? [], data.items.map(fromApi));
     },
-    refetchInterval: 5 * MINUTE,
+    refetchInterval: askAgainAfter(5 * MINUTE),
   });
 }
 
@@ -35,22 +36,22 @@ export function temperatureHistoryOptions(api: ApiClient, deviceId: string) {
       return withLive(roomHistory(data), client.getQueryData<RoomHistory>(queryKey) ?? [], serverNow() - DAY);
     },
     staleTime: 10 * MINUTE,
-    refetchInterval: 15 * MINUTE,
+    refetchInterval: askAgainAfter(15 * MINUTE),
   });
 }
 
 export function patchTemperatures(client: QueryClient, records: readonly LiveRecord[], now: number): void {
   const own = records.filter((record) => record.stream === 'temperature');
   if (own.length === 0) return;
-  client.setQueryData<readonly Sensor[]>(LATEST, (sensors) => sensors && mergeReadings(sensors, own.map(fromLive)));
+  patchData<readonly Sensor[]>(client, LATEST, (sensors) => mergeReadings(sensors, own.map(fromLive)));
   for (const record of own) {
     const celsius = numberOf(record.reading['temperature_c']);
     if (celsius === null) continue;
     const key = [...HISTORY, record.deviceId];
-    const history = client.getQueryData<RoomHistory>(key);
-    const extended = addPoint(history ?? [], { time: record.time, celsius }, now - DAY);
-    // Of a sensor nobody has asked about yet it is a beginning, and not fresh: whoever looks at it asks.
-    client.setQueryData<RoomHistory>(key, extended, history === undefined ? { updatedAt: 0 } : {});
+    const extended = (history: RoomHistory) => addPoint(history, { time: record.time, celsius }, now - DAY);
+    // Of a sensor nobody has asked about yet it is a beginning, and never fresh: whoever looks at it asks.
+    if (client.getQueryData<RoomHistory>(key) === undefined) client.setQueryData<RoomHistory>(key, extended([]), { updatedAt: 0 });
+    else patchData(client, key, extended);
   }
 }
 

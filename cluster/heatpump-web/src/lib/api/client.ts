@@ -6,7 +6,7 @@
 import type { PathsWithMethod, RequestBodyJSON, SuccessResponseJSON } from 'openapi-typescript-helpers';
 import type { FieldError, Paths } from '../../api/types';
 import { isObject, numberOf, stringOf } from '../json';
-import { observeServerDate } from '../time/server-clock';
+import { madeAt, observeServerDate } from '../time/server-clock';
 
 /** Where the client takes its tokens from; the session implements it. */
 export interface TokenSource {
@@ -76,6 +76,9 @@ export class ApiError extends Error {
   }
 }
 
+/** The API's word for an answer about the past, which the browser may give again for an hour. */
+const MAY_BE_OLD = /max-age=[1-9]/;
+
 /** Longer than any range the API allows should take on the Pi; after that a retry is the better offer. */
 const REQUEST_TIMEOUT_MS = 20_000;
 
@@ -144,7 +147,9 @@ export class ApiClient {
     let response = await this.#fetch(sent);
     // Once only: a second 401 with a fresh token is an answer, not an accident.
     if (response.status === 401 && (await this.#tokens.renew())) response = await this.#fetch(sent);
-    const servedAt = observeServerDate(response.headers.get('date'));
+    const date = response.headers.get('date');
+    // One that may have lain in the browser's cache tells when it was made, and nothing of the time now.
+    const servedAt = MAY_BE_OLD.test(response.headers.get('cache-control') ?? '') ? madeAt(date) : observeServerDate(date);
     if (!response.ok) throw problemOf(response, await bodyOf(response));
     return { response, servedAt };
   }

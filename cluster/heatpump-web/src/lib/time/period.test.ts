@@ -80,6 +80,13 @@ describe('bucketsOf', () => {
   });
 });
 
+it('buckets of a comparison are those of what it is compared with', () => {
+  const chosen = range('2025-01-01', '2025-04-02');
+  expect(bucketOf(chosen)).toBe('day');
+  const leap = compared(chosen, 'year');
+  expect(bucketsOf(leap, ZONE, bucketOf(chosen))).toHaveLength(93);
+});
+
 describe('sameHour', () => {
   it.each([
     ['an ordinary day', '2026-01-10T12:34:00Z', 1, '2026-01-09T12:00:00.000Z'],

@@ -96,9 +96,8 @@ export function bucketOf(period: Period): Bucket {
   }
 }
 
-/** Every bucket that begins in the period, in order, whether anything was measured in it or not. */
-export function bucketsOf(period: Period, zone: string): readonly TimeRange[] {
-  const bucket = bucketOf(period);
+/** Every bucket that begins in the period, in order, whether anything was measured in it or not. Of months and years it holds a part of, all. */
+export function bucketsOf(period: Period, zone: string, bucket: Bucket = bucketOf(period)): readonly TimeRange[] {
   const { from, to } = rangeOf(period, zone);
   const buckets: TimeRange[] = [];
   if (bucket === 'hour') {

@@ -13,7 +13,13 @@ export function serverNow(): number {
   return Date.now() + offsetMs;
 }
 
-/** Takes the Date header of an answer; answers the instant it was made, by the best clock known. */
+/** The instant in a Date header; without one, now. */
+export function madeAt(header: string | null): number {
+  const made = header === null ? Number.NaN : Date.parse(header);
+  return Number.isNaN(made) ? serverNow() : made;
+}
+
+/** Takes the Date header of an answer that was made just now; answers the instant it was made, by the best clock known. */
 export function observeServerDate(header: string | null): number {
   const served = header === null ? Number.NaN : Date.parse(header);
   if (Number.isNaN(served)) return serverNow();

@@ -16,7 +16,6 @@ interface PolicyFactory {
 
 const listeners = new Set<() => void>();
 let waiting: ServiceWorker | null = null;
-let taken = false;
 
 /** Browsers without a service worker (or without https) go on without. */
 export function registerWorker(): void {
@@ -27,11 +26,13 @@ export function registerWorker(): void {
 
 async function register(): Promise<void> {
   const { serviceWorker } = navigator;
-  const first = serviceWorker.controller === null;
+  let first = serviceWorker.controller === null;
   serviceWorker.addEventListener('controllerchange', () => {
-    if (taken) window.location.reload();
+    // Taken here or in another tab: the files of the version before are gone with its worker.
+    if (!first) window.location.reload();
     // The first page a worker looks after fetched its configuration before there was one: once more, so that it is kept.
-    else if (first) void fetch('/config.json', { cache: 'no-cache' }).catch(() => undefined);
+    else void fetch('/config.json', { cache: 'no-cache' }).catch(() => undefined);
+    first = false;
   });
   try {
     const registration = await serviceWorker.register(trusted(ADDRESS));
@@ -76,6 +77,5 @@ export function useNewVersion(): boolean {
 
 /** The waiting version takes over, and every tab of the page begins again with it. */
 export function takeNewVersion(): void {
-  taken = true;
   waiting?.postMessage({ type: 'SKIP_WAITING' });
 }
