@@ -461,6 +461,32 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_log_whose_small_values_are_gone_is_salvaged_whole() {
+        type Damage = fn(&Path);
+        let damages: [(&str, Damage); 4] = [
+            ("cut to nothing", |values| {
+                std::fs::write(values.join("db"), []).unwrap();
+            }),
+            ("cut", |values| {
+                let bytes = std::fs::read(values.join("db")).unwrap();
+                std::fs::write(values.join("db"), &bytes[..100]).unwrap();
+            }),
+            ("overwritten", |values| {
+                let mut bytes = std::fs::read(values.join("db")).unwrap();
+                bytes[..64].fill(0xa5);
+                std::fs::write(values.join("db"), bytes).unwrap();
+            }),
+            ("removed", |values| std::fs::remove_dir_all(values).unwrap()),
+        ];
+        for (what, damage) in damages {
+            let dir = tempfile::tempdir().unwrap();
+            let epoch = filled(dir.path()).await;
+            damage(&dir.path().join(BUFFER).join("values"));
+            assert_eq!(recovered(dir.path()).await, want(epoch), "{what}");
+        }
+    }
+
+    #[tokio::test]
     async fn a_truncated_or_overwritten_file_never_stops_the_start() {
         for name in ["values/db", "values/conf", "log/0000000000000001.log"] {
             for (keep, garbage) in [(0, 0), (100, 0), (5_000, 0), (5_000, 3_000), (0, 9_000)] {

@@ -331,6 +331,10 @@ impl Buffer {
                     );
                     Ok(initial)
                 }
+                // A log whose epoch nobody knows would be taken for empty, and what it holds for never acknowledged.
+                None if segment::any_frame(&dir.join("log")).map_err(io)? => {
+                    Err(BufferError::Malformed("epoch"))
+                }
                 None => Ok(values::Initial {
                     epoch: rand::random(),
                     ..values::Initial::default()

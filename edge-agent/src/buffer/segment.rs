@@ -112,6 +112,30 @@ fn read_up_to(file: &File, mut into: &mut [u8], mut offset: u64) -> io::Result<u
     Ok(whole - into.len())
 }
 
+/// Whether any segment in `dir` holds a whole frame, of whatever buffer.
+pub(super) fn any_frame(dir: &Path) -> io::Result<bool> {
+    let segments = match list(dir) {
+        Ok(segments) => segments,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+        Err(error) => return Err(error),
+    };
+    for id in segments {
+        let file = File::open(path(dir, id))?;
+        for page in 0..SEGMENT_BYTES / PAGE_BYTES as u64 {
+            let offset = page * PAGE_BYTES as u64;
+            let mut bytes = [0; HEADER_BYTES];
+            let read = read_up_to(&file, &mut bytes, offset)?;
+            let Some(header) = Header::decode(&bytes[..read]) else {
+                continue;
+            };
+            if read_at(&file, offset, header.epoch, header.segment)?.is_some() {
+                return Ok(true);
+            }
+        }
+    }
+    Ok(false)
+}
+
 /// The first whole frame at or after `offset`, with its place. What is damaged is passed over.
 pub(super) fn next_from(
     file: &File,
