@@ -86,6 +86,8 @@ pub struct Lane {
     /// Where the next read begins.
     next: Sequence,
     read_ahead: VecDeque<Entry>,
+    /// What could not be read in this round, until it is passed for good and counted.
+    gaps: VecDeque<Gap>,
     in_flight: Window,
     /// After a refused batch, until its records are past.
     suspects: Option<Suspects>,
@@ -113,6 +115,7 @@ impl Lane {
         Self {
             next: buffer.head(),
             read_ahead: VecDeque::new(),
+            gaps: VecDeque::new(),
             in_flight: Window::default(),
             suspects: None,
             batch_bytes: BATCH_BYTES,
@@ -130,6 +133,7 @@ impl Lane {
         self.round += 1;
         self.in_flight.clear();
         self.read_ahead.clear();
+        self.gaps.clear();
         self.next = self.buffer.head();
         let (sender, mut reports) = mpsc::unbounded_channel();
         let refused = Arc::new(Notify::new());
@@ -288,9 +292,6 @@ impl Lane {
             .read(self.next, READ_BYTES)
             .context("reading the buffer")?;
         for corrupt in &batch.corrupt {
-            tracing::error!(%corrupt, "entries of the buffer cannot be read and are skipped");
-            let count = corrupt.count.max(1);
-            self.progress.unreadable.fetch_add(count, Ordering::Relaxed);
             // About when that was is told by what can be read around it.
             let after = batch
                 .entries
@@ -300,7 +301,12 @@ impl Lane {
             let stamp = near
                 .and_then(|bytes| Message::decode(bytes).ok())
                 .map(|message| message.stamp);
-            self.progress.losses.many(Reason::Damaged, count, stamp, stamp);
+            self.gaps.push_back(Gap {
+                first: corrupt.first,
+                count: corrupt.count.max(1),
+                stamp,
+                why: corrupt.to_string(),
+            });
         }
         if let Some(next) = batch.next {
             self.next = next;
@@ -308,7 +314,7 @@ impl Lane {
         self.read_ahead.extend(batch.entries);
         if self.in_flight.is_empty() && self.read_ahead.is_empty() {
             // Nothing left but what cannot be read.
-            self.buffer.remove_before(self.next);
+            self.pass(self.next);
             self.progress.note_oldest(None);
         }
         Ok(!self.read_ahead.is_empty())
@@ -319,9 +325,12 @@ impl Lane {
         let message = match Message::decode(entry.bytes.clone()) {
             Ok(message) => message,
             Err(error) => {
-                tracing::error!(sequence = entry.sequence.0, %error, "an entry of the buffer is no message and is skipped");
-                self.progress.unreadable.fetch_add(1, Ordering::Relaxed);
-                self.progress.losses.many(Reason::Damaged, 1, None, None);
+                self.gaps.push_back(Gap {
+                    first: entry.sequence.0,
+                    count: 1,
+                    stamp: None,
+                    why: error.to_string(),
+                });
                 let stamp = Stamp {
                     segment: crate::clock::SegmentId(0),
                     monotonic_us: 0,
@@ -527,10 +536,43 @@ impl Lane {
         if let Some((end, count)) = self.in_flight.release() {
             self.progress.delivered.fetch_add(count, Ordering::Relaxed);
             self.progress.note_blocked(None);
-            self.buffer.remove_before(end);
+            self.pass(end);
             self.progress.note_oldest(self.in_flight.oldest());
         }
     }
+
+    /// Everything before `end` is done. What could not be read is told now and not before: a round that begins anew reads it again.
+    fn pass(&mut self, end: Sequence) {
+        let (passed, ahead): (VecDeque<Gap>, VecDeque<Gap>) =
+            self.gaps.drain(..).partition(|gap| gap.first < end.0);
+        self.gaps = ahead;
+        for Gap {
+            first,
+            count,
+            stamp,
+            why,
+        } in passed
+        {
+            tracing::error!(
+                first,
+                count,
+                why,
+                "entries of the buffer could not be read and are skipped"
+            );
+            self.progress.unreadable.fetch_add(count, Ordering::Relaxed);
+            self.progress.losses.many(Reason::Damaged, count, stamp, stamp);
+        }
+        self.buffer.remove_before(end);
+    }
+}
+
+/// Entries that cannot be read, or one that is no message.
+struct Gap {
+    first: u64,
+    count: u64,
+    /// About when they were received.
+    stamp: Option<Stamp>,
+    why: String,
 }
 
 enum Fill {
