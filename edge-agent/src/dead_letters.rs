@@ -301,6 +301,12 @@ impl ClientContext for Quiet {
 
 impl ConsumerContext for Quiet {}
 
+fn passes(error: &KafkaError) -> bool {
+    use rdkafka::types::RDKafkaErrorCode::{BrokerTransportFailure, OperationTimedOut, Resolve};
+    let code = error.rdkafka_error_code();
+    code.is_some_and(|code| [BrokerTransportFailure, OperationTimedOut, Resolve].contains(&code))
+}
+
 /// Every letter of the topic up to the end it has now. Blocks.
 fn read_topic(kafka: &Kafka, agent: &str, letters: &mpsc::Sender<DeadLetter>) -> Result<(), LettersError> {
     let failed = |error: KafkaError| LettersError::Redpanda(error.to_string());
@@ -331,6 +337,11 @@ fn read_topic(kafka: &Kafka, agent: &str, letters: &mpsc::Sender<DeadLetter>) ->
         let record = match consumer.poll(ANSWER_LIMIT) {
             Some(Ok(record)) => record,
             Some(Err(KafkaError::PartitionEOF(_))) => return Ok(()),
+            // One address of several that does not answer, or a connection that broke: the client goes on by itself.
+            Some(Err(error)) if passes(&error) => {
+                tracing::debug!(%error, "reading the dead letters is tried again");
+                continue;
+            }
             Some(Err(error)) => return Err(failed(error)),
             None => return Err(LettersError::Redpanda("no answer".into())),
         };
