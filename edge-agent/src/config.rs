@@ -13,7 +13,7 @@ use serde::Deserialize;
 use toml::{Table, Value};
 
 use crate::{
-    broker::{Anonymous, Users, UsersError},
+    broker::{Anonymous, Tls, Users, UsersError},
     buffer::WhenFull,
     clock::Source,
     decode::{Decoders, GenericRoute, Route},
@@ -199,6 +199,8 @@ impl Default for RawClock {
 const MIN_BUFFER_BYTES: u64 = 16 << 20;
 /// A group must fit the reader's guard with one captured payload on top.
 const MAX_COMMIT_BYTES: usize = 256 * 1024;
+/// Where systemd puts the credentials of the unit; nobody else can read it.
+const UNIT_CREDENTIALS: &str = "/run/credentials/edge-agent.service";
 /// An agent's name stands in every id.
 const MAX_AGENT_BYTES: usize = 32;
 
@@ -208,6 +210,46 @@ impl Config {
         let raw = read(file, &env)?;
         let credentials = env("CREDENTIALS_DIRECTORY").map(PathBuf::from);
         Self::check(file, raw, credentials.as_deref())
+    }
+
+    /// The check of a configuration that is the service's, made outside of it: passwords and keys that `file` does not name are
+    /// taken to be the credentials that systemd gives the service alone. The second value tells whether there are such.
+    pub fn check_outside(
+        file: &Path,
+        env: impl Fn(&str) -> Option<String>,
+    ) -> Result<(Self, bool), ConfigError> {
+        let inside = env("CREDENTIALS_DIRECTORY");
+        let raw = read(file, &env)?;
+        let strict = Self::check(file, raw, inside.as_deref().map(Path::new));
+        let (config, unseen) = match strict {
+            Err(error) if inside.is_none() => {
+                let raw = read(file, &env)?;
+                // Where it fails for another reason, that one is told.
+                (
+                    Self::check(file, raw, Some(Path::new(UNIT_CREDENTIALS))).map_err(|_| error)?,
+                    true,
+                )
+            }
+            other => (other?, false),
+        };
+        if !unseen {
+            config.check_keys()?;
+        }
+        Ok((config, unseen))
+    }
+
+    /// Whether certificate and key of `[mqtt.tls]` can be used.
+    pub fn check_keys(&self) -> Result<(), ConfigError> {
+        let Some((_, settings)) = &self.mqtt.tls else {
+            return Ok(());
+        };
+        match Tls::load(settings.clone()) {
+            Ok(_) => Ok(()),
+            Err(error) => Err(ConfigError::Value {
+                key: "mqtt.tls".into(),
+                message: error.to_string(),
+            }),
+        }
     }
 
     /// `credentials` is systemd's folder of credentials.

@@ -21,7 +21,7 @@ use tracing_subscriber::EnvFilter;
 #[derive(Parser)]
 #[command(version, after_help = cli::EXIT_CODES, propagate_version = true)]
 struct Arguments {
-    /// Configuration file; every key can be overridden by an `EDGE_AGENT_*` variable.
+    /// Configuration file; `EDGE_AGENT_*` variables override it (docs/OPERATIONS.md lists them).
     #[arg(
         long,
         global = true,
@@ -87,17 +87,29 @@ fn main() -> ExitCode {
         Command::Status(form) => ask(&|place| cli::status(place, form)),
         Command::Devices(form) => ask(&|place| cli::devices(place, form)),
         Command::DeadLetters { arguments, form } => ask(&|place| cli::dead_letters(place, &arguments, form)),
-        Command::Check => match Config::load(&file, variable) {
-            Ok(config) => {
-                print(&format!("{}: ok, agent {}\n", file.display(), config.agent));
+        Command::Check => match Config::check_outside(&file, variable) {
+            Ok((config, unseen)) => {
+                let unseen = if unseen {
+                    "; a password or key that it does not name is systemd's to give (LoadCredential=) and was not looked at"
+                } else {
+                    ""
+                };
+                print(&format!(
+                    "{}: ok, agent {}{unseen}\n",
+                    file.display(),
+                    config.agent
+                ));
                 ExitCode::SUCCESS
             }
             Err(error) => misconfigured(&error),
         },
-        Command::Run => match Config::load(&file, variable) {
-            Ok(config) => finish(run(config)),
-            Err(error) => misconfigured(&error),
-        },
+        Command::Run => {
+            let config = Config::load(&file, variable);
+            match config.and_then(|config| config.check_keys().map(|()| config)) {
+                Ok(config) => finish(run(config)),
+                Err(error) => misconfigured(&error),
+            }
+        }
     }
 }
 

@@ -40,6 +40,65 @@ fn the_unit_is_sound() {
     assert!(checked.status.success() && ours.is_empty(), "{said}");
 }
 
+/// systemd restarts a unit whose ExecStartPre= fails, whatever its exit status: a typing error would be tried every two seconds.
+#[test]
+fn a_wrong_configuration_is_the_main_process_s_to_refuse() {
+    let text = std::fs::read_to_string(folder().join("edge-agent.service")).unwrap();
+    let keys: Vec<&str> = text
+        .lines()
+        .filter_map(|line| line.split_once('='))
+        .map(|(key, _)| key)
+        .collect();
+    assert!(!keys.contains(&"ExecStartPre"));
+    assert!(text.contains("RestartPreventExitStatus=64"));
+    let dir = tempfile::tempdir().unwrap();
+    for text in [
+        "agnet = \"p0\"\n",
+        "agent = \"p0\"\n[mqtt.tls]\nlisten = \"127.0.0.1:0\"\ncertificate_file = \"/nowhere.pem\"\nkey_file = \"/nowhere.key\"\n",
+    ] {
+        let file = dir.path().join("edge-agent.toml");
+        std::fs::write(&file, text).unwrap();
+        for command in ["check", "run"] {
+            let ran = Command::new(env!("CARGO_BIN_EXE_edge-agent"))
+                .args([command, "--config"])
+                .arg(&file)
+                .env_remove("CREDENTIALS_DIRECTORY")
+                .output()
+                .unwrap();
+            let said = String::from_utf8_lossy(&ran.stderr);
+            assert_eq!(ran.status.code(), Some(64), "{command}: {said}");
+            assert!(
+                said.contains("agnet") || said.contains("mqtt.tls: /nowhere.pem"),
+                "{command}: {said}"
+            );
+        }
+    }
+}
+
+/// systemd's credentials are there for the service alone; the check before an upgrade is made without them.
+#[test]
+fn what_comes_as_a_credential_is_no_fault_to_the_check() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("edge-agent.toml");
+    let text = "agent = \"p0\"\n[kafka]\nusername = \"p0\"\n[mqtt.tls]\nlisten = \"127.0.0.1:0\"\n";
+    std::fs::write(&file, text).unwrap();
+    let ran = |command: &str| {
+        Command::new(env!("CARGO_BIN_EXE_edge-agent"))
+            .args([command, "--config"])
+            .arg(&file)
+            .env_remove("CREDENTIALS_DIRECTORY")
+            .output()
+            .unwrap()
+    };
+    let checked = ran("check");
+    let said = String::from_utf8_lossy(&checked.stdout);
+    assert!(
+        checked.status.success() && said.contains("LoadCredential"),
+        "{checked:?}"
+    );
+    assert_eq!(ran("run").status.code(), Some(64), "only the service has them");
+}
+
 #[test]
 fn the_unit_is_hardened_to_a_score_of_1_5() {
     let dir = tempfile::tempdir().unwrap();
