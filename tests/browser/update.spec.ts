@@ -6,10 +6,13 @@ import { workerControls } from './page';
 /** What the stack serves: the built page. Its worker names every file of a build, so another build is another worker. */
 const WORKER = new URL('../../cluster/heatpump-web/dist/service-worker.js', import.meta.url);
 
-test('a new version waits until it is taken', async ({ page }) => {
+test('a new version waits until it is taken, and every tab begins again with it', async ({ page, context }) => {
   const before = readFileSync(WORKER, 'utf8');
   await page.goto('/');
   await workerControls(page);
+  const other = await context.newPage();
+  await other.goto('/');
+  await workerControls(other);
   try {
     appendFileSync(WORKER, `\n// Another build, ${Date.now()}.\n`);
     await page.reload();
@@ -18,12 +21,13 @@ test('a new version waits until it is taken', async ({ page }) => {
     // It is offered again after a reload, and not taken by it.
     await page.reload();
     await expect(prompt).toBeVisible();
-    const loaded = page.waitForEvent('load');
+    const loaded = Promise.all([page.waitForEvent('load'), other.waitForEvent('load')]);
     await prompt.getByRole('button', { name: 'Use it now' }).click();
     await loaded;
     await workerControls(page);
     await expect(page.getByRole('heading', { level: 1 })).toHaveText('The house, right now');
     await expect(prompt).toHaveCount(0);
+    await expect(other.getByText('A new version of this page is ready.')).toHaveCount(0);
   } finally {
     writeFileSync(WORKER, before);
   }
