@@ -65,6 +65,7 @@ GOOD = [
     migration(),
     file("a/Dockerfile", IMAGE),
     file("cluster/homelab-api/src/a.rs", '// never reads Kafka\nquery("select 1")'),
+    file("cluster/homelab-api/src/a.rs", "json.truncate(length);\ndrop(raw);"),
     file("gitops/apps/base/a/d.yaml", "  - name: a\n    image: a:1.0\n    resources:\n      limits: {}\n"),
     file("edge-agent/src/buffer/mod.rs", "#[test]\nfn it_holds() {}"),
     Change(subjects=[("abc", "feat(edge-agent)!: a thing")]),
