@@ -52,51 +52,49 @@ fn a_wrong_configuration_is_the_main_process_s_to_refuse() {
     assert!(!keys.contains(&"ExecStartPre"));
     assert!(text.contains("RestartPreventExitStatus=64"));
     let dir = tempfile::tempdir().unwrap();
-    for text in [
-        "agnet = \"p0\"\n",
-        "agent = \"p0\"\n[mqtt.tls]\nlisten = \"127.0.0.1:0\"\ncertificate_file = \"/nowhere.pem\"\nkey_file = \"/nowhere.key\"\n",
+    for (wrong, named) in [
+        ("[buffer]\nmax_byte = 1\n", "max_byte"),
+        (
+            "[mqtt.tls]\nlisten = \"127.0.0.1:0\"\ncertificate_file = \"/nowhere.pem\"\nkey_file = \"/nowhere.key\"\n",
+            "mqtt.tls: /nowhere.pem",
+        ),
     ] {
-        let file = dir.path().join("edge-agent.toml");
-        std::fs::write(&file, text).unwrap();
         for command in ["check", "run"] {
-            let ran = Command::new(env!("CARGO_BIN_EXE_edge-agent"))
-                .args([command, "--config"])
-                .arg(&file)
-                .env_remove("CREDENTIALS_DIRECTORY")
-                .output()
-                .unwrap();
+            let ran = outside(dir.path(), command, wrong);
             let said = String::from_utf8_lossy(&ran.stderr);
             assert_eq!(ran.status.code(), Some(64), "{command}: {said}");
-            assert!(
-                said.contains("agnet") || said.contains("mqtt.tls: /nowhere.pem"),
-                "{command}: {said}"
-            );
+            assert!(said.contains(named), "{command}: {said}");
         }
     }
+}
+
+/// What a command says of a small configuration and `more`, started by a person.
+fn outside(dir: &Path, command: &str, more: &str) -> Output {
+    let file = dir.join("edge-agent.toml");
+    let data = dir.join("data");
+    let text = format!("agent = \"p0\"\ndata_dir = {data:?}\n[kafka]\nbootstrap = \"127.0.0.1:1\"\n{more}");
+    std::fs::write(&file, text).expect("the test's folder can be written");
+    let ran = Command::new(env!("CARGO_BIN_EXE_edge-agent"))
+        .args([command, "--config"])
+        .arg(&file)
+        .env_remove("CREDENTIALS_DIRECTORY")
+        .output();
+    ran.expect("the binary was built for this test")
 }
 
 /// systemd's credentials are there for the service alone; the check before an upgrade is made without them.
 #[test]
 fn what_comes_as_a_credential_is_no_fault_to_the_check() {
     let dir = tempfile::tempdir().unwrap();
-    let file = dir.path().join("edge-agent.toml");
-    let text = "agent = \"p0\"\n[kafka]\nusername = \"p0\"\n[mqtt.tls]\nlisten = \"127.0.0.1:0\"\n";
-    std::fs::write(&file, text).unwrap();
-    let ran = |command: &str| {
-        Command::new(env!("CARGO_BIN_EXE_edge-agent"))
-            .args([command, "--config"])
-            .arg(&file)
-            .env_remove("CREDENTIALS_DIRECTORY")
-            .output()
-            .unwrap()
-    };
-    let checked = ran("check");
+    let more = "username = \"p0\"\n[mqtt.tls]\nlisten = \"127.0.0.1:0\"\n";
+    let checked = outside(dir.path(), "check", more);
     let said = String::from_utf8_lossy(&checked.stdout);
     assert!(
         checked.status.success() && said.contains("LoadCredential"),
         "{checked:?}"
     );
-    assert_eq!(ran("run").status.code(), Some(64), "only the service has them");
+    let ran = outside(dir.path(), "run", more);
+    assert_eq!(ran.status.code(), Some(64), "only the service has them");
 }
 
 #[test]
