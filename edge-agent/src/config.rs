@@ -17,7 +17,7 @@ use crate::{
     buffer::WhenFull,
     clock::Source,
     decode::{Decoders, GenericRoute, Route},
-    kafka::{Kafka, RawKafka},
+    kafka::{Kafka, RawKafka, UNSEEN_CREDENTIALS},
     mqtt::{Mqtt, RawMqtt},
 };
 
@@ -199,8 +199,6 @@ impl Default for RawClock {
 const MIN_BUFFER_BYTES: u64 = 16 << 20;
 /// A group must fit the reader's guard with one captured payload on top.
 const MAX_COMMIT_BYTES: usize = 256 * 1024;
-/// Where systemd puts the credentials of the unit; nobody else can read it.
-const UNIT_CREDENTIALS: &str = "/run/credentials/edge-agent.service";
 /// An agent's name stands in every id.
 const MAX_AGENT_BYTES: usize = 32;
 
@@ -221,16 +219,11 @@ impl Config {
         let inside = env("CREDENTIALS_DIRECTORY");
         let raw = read(file, &env)?;
         let strict = Self::check(file, raw, inside.as_deref().map(Path::new));
-        let (config, unseen) = match strict {
-            Err(error) if inside.is_none() => {
-                let raw = read(file, &env)?;
-                // Where it fails for another reason, that one is told.
-                (
-                    Self::check(file, raw, Some(Path::new(UNIT_CREDENTIALS))).map_err(|_| error)?,
-                    true,
-                )
-            }
-            other => (other?, false),
+        let unseen = strict.is_err() && inside.is_none();
+        let config = if unseen {
+            Self::check(file, read(file, &env)?, Some(Path::new(UNSEEN_CREDENTIALS)))?
+        } else {
+            strict?
         };
         if !unseen {
             config.check_keys()?;

@@ -12,6 +12,8 @@ use std::{
 use rdkafka::ClientConfig;
 use serde::Deserialize;
 
+/// Stands for systemd's folder of credentials where a configuration is checked outside of the service, which alone sees it.
+pub const UNSEEN_CREDENTIALS: &str = "$CREDENTIALS_DIRECTORY";
 /// Name of the systemd credential that holds the password.
 pub const CREDENTIAL: &str = "kafka-password";
 
@@ -146,6 +148,10 @@ impl Kafka {
             ca_file: raw.ca_file,
             login,
         };
+        let login = kafka.login.as_ref();
+        if login.is_some_and(|login| login.password_file.starts_with(UNSEEN_CREDENTIALS)) {
+            return Ok(kafka);
+        }
         kafka.client("").map(|_| kafka)
     }
 
