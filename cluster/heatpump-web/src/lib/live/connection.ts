@@ -71,7 +71,8 @@ export class LiveConnection {
   #socket: Socket | null = null;
   #subscribed = false;
   #failures = 0;
-  #lastMessage = 0;
+  /** Since the last ping. No clock decides whether a connection lives: the server's, as seen from here, may jump. */
+  #heard = false;
   #retry: Timer | null = null;
   #deadline: Timer | null = null;
   #ping: Timer | null = null;
@@ -151,7 +152,7 @@ export class LiveConnection {
   }
 
   #receive(data: unknown): void {
-    this.#lastMessage = this.#around.now();
+    this.#heard = true;
     const message = typeof data === 'string' ? parseServerMessage(data) : null;
     if (message === null) return;
     const resumed = this.#intake.cursor !== null;
@@ -236,12 +237,12 @@ export class LiveConnection {
   }
 
   #probe(): void {
-    const asked = this.#around.now();
+    this.#heard = false;
     this.#send({ type: 'ping' });
     clear(this.#ping);
     this.#ping = setTimeout(() => {
-      if (this.#lastMessage < asked) void this.#closed(1006, '');
-      else this.#schedulePing();
+      if (this.#heard) this.#schedulePing();
+      else void this.#closed(1006, '');
     }, SILENCE_MS);
   }
 
