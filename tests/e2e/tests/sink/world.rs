@@ -157,7 +157,16 @@ impl World {
                 for (name, partition) in wanted.keys() {
                     partitions.add_partition(name, *partition);
                 }
-                let committed = consumer.committed_offsets(partitions, ask)?;
+                let committed = match consumer.committed_offsets(partitions, ask) {
+                    Ok(committed) => committed,
+                    // A broker that has only just started is not the group's coordinator yet, and says so.
+                    Err(error) if begin.elapsed() < WITHIN => {
+                        eprintln!("asking for the offsets of {group} again: {error}");
+                        std::thread::sleep(Duration::from_millis(200));
+                        continue;
+                    }
+                    Err(error) => return Err(error.into()),
+                };
                 let behind: Vec<_> = committed
                     .elements()
                     .iter()
