@@ -7,8 +7,10 @@ set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 root=$(cd "$here/../.." && pwd)
 dist=$root/dist
-# Two of the agent's binaries must fit a small card beside each other, and a download over a slow line.
+# Two of the agent's binaries must fit a Pi's small card beside each other, and a download over a slow line. x86_64 has no such
+# card, and two megabytes more of OpenSSL's assembler.
 limit_bytes=10000000
+limited=aarch64-unknown-linux-musl
 
 case ${1:-} in --help | -h) sed -n '2,5s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit 0 ;; esac
 targets=("$@")
@@ -23,7 +25,7 @@ summary=
 for target in "${targets[@]}"; do
   binary=$("$here/build.sh" "$target" | tail -n 1)
   size=$(wc -c <"$binary")
-  if [ "$size" -ge "$limit_bytes" ]; then echo "release: $target: $size bytes, $limit_bytes are allowed" >&2; exit 1; fi
+  if [ "$target" = "$limited" ] && [ "$size" -ge "$limit_bytes" ]; then echo "release: $target: $size bytes, $limit_bytes are allowed" >&2; exit 1; fi
   name=edge-agent-$version-$target
   scratch=$(mktemp -d)
   folder=$scratch/$name
