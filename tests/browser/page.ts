@@ -35,6 +35,9 @@ export async function logIn(page: Page, path = '/', person: Person = stack.demo)
 export async function logOut(page: Page): Promise<void> {
   await page.getByRole('button', { name: 'Settings and account' }).click();
   await page.getByRole('button', { name: 'Log out' }).click();
+  // Past the provider's page and back: until then the button says that one is being logged out.
+  await expect(page.getByRole('button', { name: 'Log in', exact: true })).toBeEnabled();
+  await expect(page).toHaveURL(`${stack.webUrl}/`);
 }
 
 export function region(page: Page, name: string): Locator {

@@ -8,14 +8,15 @@ import { Navigate, useLocation } from 'react-router';
 import { useMessages } from './messages';
 import { LoginPage } from './LoginPage';
 import { CALLBACK_PATH, returnPath } from './oidc';
-import { useSession, useSessionEnded } from './session-context';
+import { useLoggingOut, useSession, useSessionEnded } from './session-context';
 
 export function SessionGate({ children }: { readonly children: ReactNode }) {
   const auth = useAuth();
+  const loggingOut = useLoggingOut();
   const { pathname } = useLocation();
   const t = useMessages();
-  if (auth.activeNavigator === 'signoutRedirect') return <LoginPage busy={t.session.loggingOut} />;
-  if (auth.isLoading || auth.activeNavigator === 'signinRedirect') return <LoginPage busy={t.session.loggingIn} />;
+  if (loggingOut) return <LoginPage busy={t.session.loggingOut} />;
+  if (auth.isLoading) return <LoginPage busy={t.session.loggingIn} />;
   const user = auth.user ?? null;
   if (user === null) return auth.error === undefined ? <LoginPage /> : <LoginPage error={auth.error} />;
   if (pathname === CALLBACK_PATH) return <Navigate to={returnPath(user.state)} replace />;

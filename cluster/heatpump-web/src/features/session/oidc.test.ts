@@ -73,7 +73,7 @@ describe('Session', () => {
   it('has ended when the issuer refuses, asks it no more, and begins again with a new user', async () => {
     const { session, silent, manager } = setUp(user('old', -1, 'refresh'));
     const changes = vi.fn();
-    session.subscribeEnded(changes);
+    session.subscribeState(changes);
     silent.mockRejectedValueOnce(new ErrorResponse({ error: 'invalid_grant' }));
     expect(await session.renew()).toBe(false);
     expect(session.ended()).toBe(true);
@@ -167,6 +167,20 @@ describe('Session', () => {
       expect(session.token()).toBeNull();
     });
     expect(events?.current()).toBeNull();
+  });
+
+  it('is on the way out until the issuer has the page, and no longer where the issuer offers no log-out', async () => {
+    const { session, manager } = setUp(user('a', 600, 'refresh'));
+    vi.spyOn(manager, 'revokeTokens').mockResolvedValue();
+    const seen: boolean[] = [];
+    session.subscribeState(() => seen.push(session.loggingOut()));
+    const leave = vi.spyOn(manager, 'signoutRedirect').mockResolvedValue();
+    await session.logOut();
+    expect(seen).toEqual([true]);
+    leave.mockRejectedValue(new Error('no end_session_endpoint'));
+    await session.logOut();
+    expect(seen).toEqual([true, true, false]);
+    expect(session.token()).toBeNull();
   });
 
   it('takes part in the session of a tab that answered late, unless it has one of another person or a newer one', async () => {

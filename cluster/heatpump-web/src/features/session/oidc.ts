@@ -53,9 +53,10 @@ export class Session implements TokenSource {
   #renewal: Promise<boolean> | null = null;
   #retry: ReturnType<typeof setTimeout> | null = null;
   #ended = false;
+  #loggingOut = false;
   /** In other tabs, so far. */
   #logOuts = 0;
-  readonly #endedListeners = new Set<() => void>();
+  readonly #stateListeners = new Set<() => void>();
   readonly #tokenListeners = new Set<(token: string) => void>();
 
   constructor(manager: UserManager, user: User | null, tabs: OtherTabs) {
@@ -106,9 +107,13 @@ export class Session implements TokenSource {
   /** Whether the session is over and only the person can begin a new one. */
   readonly ended = (): boolean => this.#ended;
 
-  readonly subscribeEnded = (listener: () => void): (() => void) => {
-    this.#endedListeners.add(listener);
-    return () => this.#endedListeners.delete(listener);
+  /** Whether the person is on the way out: the tokens are gone, the issuer's page is not there yet. */
+  readonly loggingOut = (): boolean => this.#loggingOut;
+
+  /** Called when `ended` or `loggingOut` changes. */
+  readonly subscribeState = (listener: () => void): (() => void) => {
+    this.#stateListeners.add(listener);
+    return () => this.#stateListeners.delete(listener);
   };
 
   /** Called with every new access token. */
@@ -123,6 +128,7 @@ export class Session implements TokenSource {
 
   /** Ends the session in every tab and at the issuer; where the issuer offers no log-out, here only. */
   async logOut(): Promise<void> {
+    this.#setLoggingOut(true);
     this.#tabs.ended();
     await Promise.race([
       this.#manager.revokeTokens(['refresh_token']).catch(() => undefined),
@@ -132,6 +138,7 @@ export class Session implements TokenSource {
       await this.#manager.signoutRedirect();
     } catch {
       await this.#manager.removeUser();
+      this.#setLoggingOut(false);
     }
   }
 
@@ -201,7 +208,16 @@ export class Session implements TokenSource {
   #setEnded(ended: boolean): void {
     if (this.#ended === ended) return;
     this.#ended = ended;
-    for (const listener of this.#endedListeners) listener();
+    this.#tellState();
+  }
+
+  #setLoggingOut(loggingOut: boolean): void {
+    this.#loggingOut = loggingOut;
+    this.#tellState();
+  }
+
+  #tellState(): void {
+    for (const listener of this.#stateListeners) listener();
   }
 }
 

@@ -22,5 +22,10 @@ export function useMay(scope: Scope): boolean {
 
 export function useSessionEnded(): boolean {
   const session = useSession();
-  return useSyncExternalStore(session.subscribeEnded, session.ended);
+  return useSyncExternalStore(session.subscribeState, session.ended);
+}
+
+export function useLoggingOut(): boolean {
+  const session = useSession();
+  return useSyncExternalStore(session.subscribeState, session.loggingOut);
 }
