@@ -1,5 +1,7 @@
 //! Command line of the edge agent.
 
+mod memory;
+
 use std::{
     io::{IsTerminal as _, Write as _},
     path::PathBuf,
@@ -15,7 +17,12 @@ use edge_agent::{
 };
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::{
+    Layer as _,
+    filter::{LevelFilter, Targets},
+    layer::SubscriberExt as _,
+    util::SubscriberInitExt as _,
+};
 
 /// An MQTT broker that keeps every reading on disk and forwards it to Redpanda.
 #[derive(Parser)]
@@ -69,6 +76,7 @@ enum LogFormat {
 }
 
 fn main() -> ExitCode {
+    memory::give_back_soon();
     let Arguments {
         config: file,
         log_format,
@@ -145,15 +153,26 @@ fn exit(code: i32) -> ExitCode {
     ExitCode::from(u8::try_from(code).expect("exit codes are small"))
 }
 
+/// `LOG_LEVEL` is a level, or levels of parts: `info,edge_agent::forward=debug`.
 fn start_log(format: LogFormat) {
-    let filter = EnvFilter::try_from_env("LOG_LEVEL").unwrap_or_else(|_| EnvFilter::new("info"));
-    let log = tracing_subscriber::fmt()
-        .with_env_filter(filter)
+    let asked = std::env::var("LOG_LEVEL").unwrap_or_else(|_| "info".to_owned());
+    let parsed = asked.parse::<Targets>();
+    let levels = match &parsed {
+        Ok(levels) => levels.clone(),
+        Err(_) => Targets::new().with_default(LevelFilter::INFO),
+    };
+    let log = tracing_subscriber::fmt::layer()
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal());
-    match format {
-        LogFormat::Pretty => log.with_target(false).init(),
-        LogFormat::Json => log.json().flatten_event(true).init(),
+    let log = match format {
+        LogFormat::Pretty => log.with_target(false).boxed(),
+        LogFormat::Json => log.json().flatten_event(true).boxed(),
+    };
+    tracing_subscriber::registry()
+        .with(log.with_filter(levels))
+        .init();
+    if let Err(error) = parsed {
+        tracing::warn!("LOG_LEVEL {asked:?} is neither a level nor levels of parts ({error}); info is taken");
     }
 }
 
