@@ -33,7 +33,7 @@ struct Statements {
     stage: Stage,
 }
 
-/// Those by way of the temporary table.
+/// Those by way of the temporary table, which has a column more: the place of a row among those that were sent.
 struct Stage {
     create: String,
     copy: String,
@@ -53,14 +53,13 @@ fn make_statements(source: Source) -> Statements {
         .iter()
         .map(|(name, column)| format!("\"{name}\" {}", column.sql_type()))
         .collect();
-    let staging = format!("pg_temp.staged_{}", source.table());
-    let copy_into = |table: &str| format!("copy {table} ({names}) from stdin (format binary)");
+    let staging = staging(source);
     let stage = Stage {
         create: format!(
-            "create temporary table if not exists {staging} ({}) on commit delete rows",
+            "create temporary table if not exists {staging} (place bigint, refused text, {}) on commit delete rows",
             typed.join(", ")
         ),
-        copy: copy_into(&staging),
+        copy: format!("copy {staging} ({names}, place) from stdin (format binary)"),
         insert: format!(
             "insert into {table} ({names}) select {names} from {staging} on conflict ({key}) do nothing",
             table = source.table(),
@@ -68,42 +67,62 @@ fn make_statements(source: Source) -> Statements {
         ),
     };
     Statements {
-        copy: copy_into(source.table()),
+        copy: format!("copy {} ({names}) from stdin (format binary)", source.table()),
         stage,
     }
 }
 
-/// Inserts `rows`, all of `source`, none of which may be there already. The caller owns the transaction.
-pub async fn insert(connection: &mut PgConnection, source: Source, rows: &[&Row]) -> sqlx::Result<()> {
-    send(connection, &statements(source).copy, source, rows).await
+/// The temporary table of `source`.
+pub fn staging(source: Source) -> String {
+    format!("pg_temp.staged_{}", source.table())
 }
 
-/// The same for rows some of which may be there already. Answers how many were new. At the end of the transaction the
-/// temporary table is empty again; call it once for a table within a transaction.
+/// Inserts `rows`, all of `source`, none of which may be there already. The caller owns the transaction.
+pub async fn insert(connection: &mut PgConnection, source: Source, rows: &[&Row]) -> sqlx::Result<()> {
+    send(connection, &statements(source).copy, rows, |_, chunk| {
+        table::columns(source, chunk)
+    })
+    .await
+}
+
+/// The same for rows some of which may be there already. Answers how many were new.
 pub async fn insert_staged(
     connection: &mut PgConnection,
     source: Source,
     rows: &[&Row],
 ) -> sqlx::Result<u64> {
+    stage(connection, source, rows).await?;
+    let insert = statements(source).stage.insert.as_str();
+    Ok(sqlx::query(insert).execute(connection).await?.rows_affected())
+}
+
+/// Brings `rows`, all of `source`, into the temporary table, each with its place in `rows`. The table is empty again at the
+/// end of the transaction; call it once for a table within one.
+pub async fn stage(connection: &mut PgConnection, source: Source, rows: &[&Row]) -> sqlx::Result<()> {
     let stage = &statements(source).stage;
     sqlx::raw_sql(stage.create.as_str())
         .execute(&mut *connection)
         .await?;
-    send(connection, &stage.copy, source, rows).await?;
-    let inserted = sqlx::query(stage.insert.as_str()).execute(connection).await?;
-    Ok(inserted.rows_affected())
+    send(connection, &stage.copy, rows, |first, chunk| {
+        let mut columns = table::columns(source, chunk);
+        let places = (first as i64..).take(chunk.len()).map(Some);
+        columns.push(("place", Column::Whole(places.collect())));
+        columns
+    })
+    .await
 }
 
-async fn send(
+/// Sends the rows by the COPY `statement`; `columns` makes those of a chunk, and is told the place of its first row.
+async fn send<'a>(
     connection: &mut PgConnection,
     statement: &str,
-    source: Source,
-    rows: &[&Row],
+    rows: &[&'a Row],
+    columns: impl Fn(usize, &[&'a Row]) -> Columns<'a>,
 ) -> sqlx::Result<()> {
     let mut copy = connection.copy_in_raw(statement).await?;
     let mut wire = HEADER.to_vec();
-    for chunk in rows.chunks(CHUNK_ROWS) {
-        encode(&table::columns(source, chunk), chunk.len(), &mut wire);
+    for (number, chunk) in rows.chunks(CHUNK_ROWS).enumerate() {
+        encode(&columns(number * CHUNK_ROWS, chunk), chunk.len(), &mut wire);
         copy.send(wire.as_slice()).await?;
         wire.clear();
     }
@@ -207,12 +226,12 @@ mod tests {
         let events = &statements(Source::Events).stage;
         assert_eq!(
             events.create,
-            "create temporary table if not exists pg_temp.staged_events (\"time\" timestamptz, \"id\" text, \
-             \"type\" text, \"agent\" text, \"device_id\" text, \"details\" jsonb) on commit delete rows"
+            "create temporary table if not exists pg_temp.staged_events (place bigint, refused text, \"time\" timestamptz, \
+             \"id\" text, \"type\" text, \"agent\" text, \"device_id\" text, \"details\" jsonb) on commit delete rows"
         );
         assert_eq!(
             events.copy,
-            "copy pg_temp.staged_events (\"time\", \"id\", \"type\", \"agent\", \"device_id\", \"details\") \
+            "copy pg_temp.staged_events (\"time\", \"id\", \"type\", \"agent\", \"device_id\", \"details\", place) \
              from stdin (format binary)"
         );
         assert_eq!(

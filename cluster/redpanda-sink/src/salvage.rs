@@ -1,17 +1,25 @@
 //! Writes what can be written of rows among which the database refuses some, and finds those out.
 //!
-//! A failed COPY names the row it failed at. So the rows are tried from there on until the rest is accepted, which goes
-//! through every row once and runs the table's triggers only for what stays; then those before, without the refused
-//! ones, are written in one statement. What a COPY names is never believed unseen: a row is refused only when it
-//! is refused alone. Where COPY cannot tell (a row is there already, another language), parts are halved instead.
+//! The rows go into the temporary table of `copy`, and one block of PL/pgSQL inserts them from there, part by part. When a part is
+//! refused, the row it had come to is tried alone, noted, and the part is tried again without it: nothing goes back and
+//! forth between sink and database for a refused row. Which row a part had come to is told by a sequence, whose value a
+//! rollback leaves alone; it is never believed unseen, for a row is refused only when it is refused alone. Where the row
+//! reached is not the one at fault (a trigger that looks at all rows of a statement), parts are halved by statements instead.
 //!
 //! Never commits, and never decides what a failure that is not a row's own means: the caller tries again.
+
+use std::sync::LazyLock;
 
 use sqlx::{Connection, PgConnection};
 
 use crate::bisect::Bisect;
 use crate::classify::{Poison, Reason, Row, Source};
 use crate::{copy, table};
+
+/// Rows of a part. A refused row costs some two thirds of one, an accepted part a statement.
+const PART_ROWS: usize = 100;
+/// The block's own SQLSTATE: the row that was reached is accepted alone.
+const NOT_AT_FAULT: &str = "SK001";
 
 /// What became of the rows.
 #[derive(Debug, Default)]
@@ -22,64 +30,111 @@ pub struct Salvaged {
     pub refused: Vec<(usize, Poison)>,
 }
 
-/// Inserts `rows`, all of `source`, but for those the database refuses. `failure` is what a COPY of rows met before, these or
-/// those of another table. The caller owns the transaction.
-pub async fn insert(
-    transaction: &mut PgConnection,
+/// The statements of one table.
+struct Statements {
+    /// The block: notes what is refused in the temporary table and how many rows were new in `sink.inserted`.
+    insert: String,
+    refused: String,
+}
+
+fn statements(source: Source) -> &'static Statements {
+    static STATEMENTS: LazyLock<[Statements; 5]> = LazyLock::new(|| Source::ALL.map(make_statements));
+    &STATEMENTS[source as usize]
+}
+
+fn make_statements(source: Source) -> Statements {
+    let staging = copy::staging(source);
+    let names = table::names(&table::columns(source, &[]));
+    let into = format!("insert into {} ({names}) select {names} from", source.table());
+    let once = format!("on conflict ({}) do nothing", source.primary_key());
+    // The conditions are those of `code_refuses_rows`. "offset 0" keeps the sort below the call of setval.
+    let insert = format!(
+        "do $block$
+        declare
+            at bigint := 0;
+            total bigint;
+            new bigint;
+            inserted bigint := 0;
+        begin
+            select count(*) into total from {staging};
+            while at < total loop
+                perform setval('pg_temp.reached', at + 1);
+                begin
+                    {into} (
+                        select * from {staging}
+                        where place >= at and place < at + {PART_ROWS} and refused is null
+                        order by place offset 0
+                    ) part where setval('pg_temp.reached', place + 1) > 0 {once};
+                    get diagnostics new = row_count;
+                    inserted := inserted + new;
+                    at := at + {PART_ROWS};
+                exception when {REFUSALS} then
+                    begin
+                        {into} {staging} where place = currval('pg_temp.reached') - 1 {once};
+                        raise exception 'accepted alone' using errcode = '{NOT_AT_FAULT}';
+                    exception when {REFUSALS} then
+                        update {staging} set refused = sqlerrm where place = currval('pg_temp.reached') - 1;
+                    end;
+                end;
+            end loop;
+            perform set_config('sink.inserted', inserted::text, true);
+        end $block$"
+    );
+    Statements {
+        insert,
+        refused: format!("select place, refused from {staging} where refused is not null order by place"),
+    }
+}
+
+/// Inserts `rows`, all of `source`, but for those the database refuses. The caller owns the transaction; call it once for a
+/// table within one.
+pub async fn insert(transaction: &mut PgConnection, source: Source, rows: &[&Row]) -> sqlx::Result<Salvaged> {
+    let mut savepoint = transaction.begin().await?;
+    match insert_by_parts(&mut savepoint, source, rows).await {
+        Ok(salvaged) => {
+            savepoint.commit().await?;
+            return Ok(salvaged);
+        }
+        Err(error) if refuses_rows(&error) || is_not_at_fault(&error) => savepoint.rollback().await?,
+        Err(error) => return Err(error),
+    }
+    insert_halving(transaction, source, rows).await
+}
+
+async fn insert_by_parts(
+    savepoint: &mut PgConnection,
     source: Source,
     rows: &[&Row],
-    failure: &sqlx::Error,
 ) -> sqlx::Result<Salvaged> {
-    let mut salvaged = Salvaged::default();
-    let mut tried = 0;
-    let mut known = row_at_fault(failure, source, rows.len());
-    while tried < rows.len() {
-        let at = match known.take() {
-            Some(at) => at,
-            None => match copy_within(transaction, source, &rows[tried..]).await? {
-                Ok(()) => {
-                    salvaged.inserted += (rows.len() - tried) as u64;
-                    break;
-                }
-                Err(error) => match row_at_fault(&error, source, rows.len() - tried) {
-                    Some(row) => tried + row,
-                    None => return insert_halving(transaction, source, rows).await,
-                },
-            },
-        };
-        match insert_within(transaction, source, &rows[at..=at]).await? {
-            Err(error) => salvaged
-                .refused
-                .push((at, Poison::new(Reason::RefusedByDatabase, error))),
-            // It was another row's fault; this one is written now, and is left alone when it comes again.
-            Ok(inserted) => {
-                let mut halved = insert_halving(transaction, source, rows).await?;
-                halved.inserted += inserted;
-                return Ok(halved);
-            }
-        }
-        tried = at + 1;
-    }
-    let mut before: Vec<&Row> = rows[..tried].to_vec();
-    // From the end, so that places stay right.
-    for (at, _) in salvaged.refused.iter().rev() {
-        before.remove(*at);
-    }
-    if before.is_empty() {
-        return Ok(salvaged);
-    }
-    match copy_within(transaction, source, &before).await? {
-        Ok(()) => salvaged.inserted += before.len() as u64,
-        // COPY checks keys when it has gathered many rows, so a fault before the first may have gone unseen.
-        Err(_) => {
-            let halved = insert_halving(transaction, source, rows).await?;
-            return Ok(Salvaged {
-                inserted: salvaged.inserted + halved.inserted,
-                refused: halved.refused,
-            });
-        }
-    }
-    Ok(salvaged)
+    let statements = statements(source);
+    sqlx::raw_sql("create temporary sequence if not exists pg_temp.reached")
+        .execute(&mut *savepoint)
+        .await?;
+    copy::stage(savepoint, source, rows).await?;
+    sqlx::raw_sql(statements.insert.as_str())
+        .execute(&mut *savepoint)
+        .await?;
+    let inserted: i64 = sqlx::query_scalar("select current_setting('sink.inserted')::bigint")
+        .fetch_one(&mut *savepoint)
+        .await?;
+    let refused: Vec<(i64, String)> = sqlx::query_as(statements.refused.as_str())
+        .fetch_all(savepoint)
+        .await?;
+    Ok(Salvaged {
+        inserted: inserted.unsigned_abs(),
+        refused: refused
+            .into_iter()
+            .map(|(place, said)| {
+                let place = usize::try_from(place).expect("places are counted from 0");
+                (place, Poison::new(Reason::RefusedByDatabase, said))
+            })
+            .collect(),
+    })
+}
+
+fn is_not_at_fault(error: &sqlx::Error) -> bool {
+    let code = error.as_database_error().and_then(|error| error.code());
+    code.is_some_and(|code| code == NOT_AT_FAULT)
 }
 
 /// What is refused is halved until the rows at fault are known.
@@ -104,21 +159,7 @@ async fn insert_halving(
     Ok(salvaged)
 }
 
-/// COPY within a savepoint. The inner error is the rows' own, and nothing is written then.
-async fn copy_within(
-    transaction: &mut PgConnection,
-    source: Source,
-    rows: &[&Row],
-) -> sqlx::Result<sqlx::Result<()>> {
-    let mut savepoint = transaction.begin().await?;
-    match copy::insert(&mut savepoint, source, rows).await {
-        Ok(()) => savepoint.commit().await.map(Ok),
-        Err(error) if refuses_rows(&error) => savepoint.rollback().await.map(|()| Err(error)),
-        Err(error) => Err(error),
-    }
-}
-
-/// The same with the insert that leaves rows alone that are there already; answers how many were new.
+/// The insert of `table` within a savepoint. The inner error is the rows' own, and nothing is written then.
 async fn insert_within(
     transaction: &mut PgConnection,
     source: Source,
@@ -130,33 +171,6 @@ async fn insert_within(
         Err(error) if refuses_rows(&error) => savepoint.rollback().await.map(|()| Err(error)),
         Err(error) => Err(error),
     }
-}
-
-/// The place of the row that a failed COPY of `count` rows names, where it can be believed.
-fn row_at_fault(error: &sqlx::Error, source: Source, count: usize) -> Option<usize> {
-    let named = row_named_by(error, source.table())?;
-    (named < count && !is_duplicate(error)).then_some(named)
-}
-
-/// The place of the row at which a COPY into `table` failed, from 0. PostgreSQL's context of the error begins with
-/// "COPY energy_consumption, line 17"; the word before the number depends on the server's language.
-fn row_named_by(error: &sqlx::Error, table: &str) -> Option<usize> {
-    let error = error.as_database_error()?;
-    let error = error.try_downcast_ref::<sqlx::postgres::PgDatabaseError>()?;
-    row_named_in(error.r#where()?, table)
-}
-
-fn row_named_in(context: &str, table: &str) -> Option<usize> {
-    let rest = context.lines().find_map(|line| {
-        line.strip_prefix("COPY ")?
-            .strip_prefix(table)?
-            .strip_prefix(", ")
-    })?;
-    let digits = rest.trim_start_matches(|letter: char| !letter.is_ascii_digit());
-    let end = digits
-        .find(|letter: char| !letter.is_ascii_digit())
-        .unwrap_or(digits.len());
-    digits[..end].parse::<usize>().ok()?.checked_sub(1)
 }
 
 /// True when a row is there already.
@@ -176,6 +190,10 @@ pub fn refuses_rows(error: &sqlx::Error) -> bool {
         _ => false,
     }
 }
+
+/// What [`code_refuses_rows`] lets through, as PL/pgSQL names it.
+const REFUSALS: &str = "data_exception or integrity_constraint_violation or program_limit_exceeded \
+     or with_check_option_violation or raise_exception";
 
 /// By SQLSTATE: data exceptions, violated constraints, program limits (an index row that is too long), check
 /// options, and an exception raised by a trigger.
@@ -205,21 +223,5 @@ mod tests {
         }
         assert!(!refuses_rows(&sqlx::Error::PoolTimedOut));
         assert!(!refuses_rows(&sqlx::Error::Io(std::io::Error::other("cut"))));
-    }
-
-    #[test]
-    fn the_row_at_fault_is_in_the_context() {
-        for (context, want) in [
-            ("COPY plug_status, line 1", Some(0)),
-            ("COPY plug_status, line 250, column power_w", Some(249)),
-            ("SQL statement x\nCOPY plug_status, Zeile 3: \"4\"", Some(2)),
-            ("COPY plug_status, line 0", None),
-            ("COPY plug_status_2, line 1", None),
-            ("COPY plug_status", None),
-            ("PL/pgSQL function f() line 7 at RAISE", None),
-            ("", None),
-        ] {
-            assert_eq!(row_named_in(context, "plug_status"), want, "{context}");
-        }
     }
 }

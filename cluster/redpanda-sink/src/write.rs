@@ -47,13 +47,15 @@ pub struct Writer {
     letters_logged: Option<Instant>,
 }
 
-/// How COPY brings a large batch into its table.
+/// How a batch is brought into its tables.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Way {
     /// Into the table itself: right as long as no row is there already.
     Straight,
     /// By way of the temporary table: taken when a row was there already, and until a batch has none such.
     Staged,
+    /// From the temporary table in parts: taken when the database refused a row, and until it refuses none of a batch.
+    Salvaging,
 }
 
 /// What one attempt in the database came to.
@@ -78,9 +80,28 @@ enum AttemptError {
     Late(Duration),
 }
 
-impl AttemptError {
-    fn is_duplicate(&self) -> bool {
-        matches!(self, Self::Database(error) if salvage::is_duplicate(error))
+impl Way {
+    /// The way that a batch may still go when `self` ended in `error`; none when the rows are not the cause.
+    fn instead(self, error: &AttemptError) -> Option<Way> {
+        let AttemptError::Database(error) = error else {
+            return None;
+        };
+        match self {
+            Way::Straight if salvage::is_duplicate(error) => Some(Way::Staged),
+            Way::Straight | Way::Staged if salvage::refuses_rows(error) => Some(Way::Salvaging),
+            _ => None,
+        }
+    }
+
+    /// The way for the next batch: what came in one often comes in the next.
+    fn after(written: &Written) -> Way {
+        if !written.refused.is_empty() {
+            Way::Salvaging
+        } else if written.duplicates > 0 {
+            Way::Staged
+        } else {
+            Way::Straight
+        }
     }
 }
 
@@ -209,26 +230,20 @@ impl Writer {
     }
 
     async fn attempt(&mut self, rows: &[Vec<(usize, &Row)>]) -> Result<Written, AttemptError> {
-        let way = self.way;
+        let mut way = self.way;
         let connection = self.connect().await?;
-        let mut outcome = in_time(insert_all(connection, rows, way)).await;
-        let met_duplicate = outcome.as_ref().is_err_and(AttemptError::is_duplicate);
-        if met_duplicate {
-            outcome = in_time(insert_all(connection, rows, Way::Staged)).await;
+        loop {
+            match in_time(insert_all(connection, rows, way)).await {
+                Ok(written) => {
+                    self.way = Way::after(&written);
+                    return Ok(written);
+                }
+                Err(error) => match way.instead(&error) {
+                    Some(other) => way = other,
+                    None => return Err(error),
+                },
+            }
         }
-        if let Err(AttemptError::Database(error)) = &outcome
-            && salvage::refuses_rows(error)
-        {
-            outcome = in_time(insert_salvaging(connection, rows, error)).await;
-        }
-        if let Ok(written) = &outcome {
-            self.way = if met_duplicate || written.duplicates > 0 {
-                Way::Staged
-            } else {
-                Way::Straight
-            };
-        }
-        outcome
     }
 
     async fn connect(&mut self) -> Result<&mut PgConnection, AttemptError> {
@@ -294,7 +309,7 @@ fn rows_of(batch: &Batch, source: Source) -> Vec<(usize, &Row)> {
         .collect()
 }
 
-/// One statement a table, all in one transaction.
+/// A table after the other, all in one transaction.
 async fn insert_all(
     connection: &mut PgConnection,
     tables: &[Vec<(usize, &Row)>],
@@ -302,46 +317,35 @@ async fn insert_all(
 ) -> sqlx::Result<Written> {
     let mut written = Written::default();
     let mut transaction = connection.begin().await?;
-    for (source, rows) in Source::ALL.into_iter().zip(tables) {
-        if rows.is_empty() {
+    for (source, places) in Source::ALL.into_iter().zip(tables) {
+        if places.is_empty() {
             continue;
         }
-        let rows: Vec<&Row> = rows.iter().map(|(_, row)| *row).collect();
-        if rows.len() >= COPY_ROWS {
-            written.copied += rows.len() as u64;
-        }
+        let rows: Vec<&Row> = places.iter().map(|(_, row)| *row).collect();
+        let mut accepted = rows.len() as u64;
         let inserted = match way {
+            Way::Salvaging => {
+                let salvaged = salvage::insert(&mut transaction, source, &rows).await?;
+                accepted -= salvaged.refused.len() as u64;
+                let refused = salvaged.refused.into_iter();
+                written
+                    .refused
+                    .extend(refused.map(|(row, poison)| (places[row].0, poison)));
+                salvaged.inserted
+            }
             _ if rows.len() < COPY_ROWS => table::insert(&mut transaction, source, &rows).await?,
             Way::Straight => {
                 copy::insert(&mut transaction, source, &rows).await?;
-                rows.len() as u64
+                written.copied += accepted;
+                accepted
             }
-            Way::Staged => copy::insert_staged(&mut transaction, source, &rows).await?,
+            Way::Staged => {
+                written.copied += accepted;
+                copy::insert_staged(&mut transaction, source, &rows).await?
+            }
         };
         written.inserted += inserted;
-        written.duplicates += rows.len() as u64 - inserted;
-    }
-    transaction.commit().await?;
-    Ok(written)
-}
-
-/// The same, still in one transaction, without the rows that the database refuses; `failure` is what it said.
-async fn insert_salvaging(
-    connection: &mut PgConnection,
-    tables: &[Vec<(usize, &Row)>],
-    failure: &sqlx::Error,
-) -> sqlx::Result<Written> {
-    let mut written = Written::default();
-    let mut transaction = connection.begin().await?;
-    for (source, places) in Source::ALL.into_iter().zip(tables) {
-        let rows: Vec<&Row> = places.iter().map(|(_, row)| *row).collect();
-        let salvaged = salvage::insert(&mut transaction, source, &rows, failure).await?;
-        written.inserted += salvaged.inserted;
-        written.duplicates += (rows.len() - salvaged.refused.len()) as u64 - salvaged.inserted;
-        let refused = salvaged.refused.into_iter();
-        written
-            .refused
-            .extend(refused.map(|(row, poison)| (places[row].0, poison)));
+        written.duplicates += accepted - inserted;
     }
     transaction.commit().await?;
     Ok(written)

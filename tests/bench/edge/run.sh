@@ -4,7 +4,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/../../.."
 
-# What is measured is what is released: the static binary, whose allocator is musl's. The publishers must not be what is
+# What is measured is what is released: the static binary. The publishers must not be what is
 # measured, so they are a release build as well.
 agent=$(.ci/release/build.sh "$(uname -m)-unknown-linux-musl" | tail -n 1)
 cargo build --locked --release -p bench-edge --bins >&2

@@ -7,9 +7,10 @@ use base64::{Engine, prelude::BASE64_STANDARD};
 use chrono::{TimeDelta, Utc};
 use serde_json::{Value, json};
 use sha2::Digest;
+use stack::part::eventually;
 use telemetry::{Origin, Stage, topic};
 
-use crate::world::{Ids, TABLES, World, record, start_of_data, with_world};
+use crate::world::{Ids, TABLES, WITHIN, World, record, start_of_data, with_world};
 
 #[test]
 fn poison_becomes_dead_letters_and_the_rest_is_written() -> Result<()> {
@@ -163,6 +164,77 @@ fn poison_becomes_dead_letters_and_the_rest_is_written() -> Result<()> {
             let counted = sink.metric(&line).await?;
             ensure!(counted >= at_least, "{line} {counted}");
         }
+        sink.part.stop().await;
+        Ok(())
+    })
+}
+
+/// A rule that looks at each row, as a constraint does, and one that looks once a statement is done, when no row is at fault for
+/// the database any more.
+#[test]
+fn what_the_database_alone_refuses_is_found_among_thousands() -> Result<()> {
+    with_world(async |world: &'static World| {
+        let (prefix, count) = ("refusals", 6_000_u32);
+        let database = world.database("sink_refusals").await?;
+        let rules = "alter table energy_consumption add constraint of_the_owner check (power_w <> 1313);
+            create function of_the_owner() returns trigger language plpgsql as
+                $$ begin if new.power_w = 1414 then raise exception 'fourteen'; end if; return null; end $$;
+            create trigger of_the_owner after insert on energy_consumption for each row execute function of_the_owner();";
+        world.postgres.psql("sink_refusals", rules).await?;
+        let start = start_of_data();
+        let (mut records, mut wanted, mut refused) = (Vec::new(), BTreeSet::new(), BTreeSet::new());
+        for number in 0..count {
+            let id = format!("p0/refusals/{number}");
+            let time = start + TimeDelta::milliseconds(number.into());
+            let power_w = match number {
+                // One in a hundred, with neighbours, the first of all and the last.
+                number if number % 100 == 0 || number % 1_000 == 1 || number == count - 1 => 1313.0,
+                3_333 | 3_334 | 4_444 => 1414.0,
+                _ => 1.0,
+            };
+            let set = if power_w > 1.0 { &mut refused } else { &mut wanted };
+            set.insert(id.clone());
+            let value = record(topic::ENERGY, "refusals-0", &id, time, power_w);
+            for _ in 0..1 + u32::from(number % 50 == 7) {
+                records.push((topic::ENERGY, "refusals-0", value.clone()));
+            }
+        }
+        world.produce(&records).await?;
+        let sink = world.sink("refusals", &database.sink_url).await?;
+        world.caught_up("refusals").await?;
+        let rows = database.rows("energy_consumption", prefix).await?;
+        ensure!(rows.into_keys().collect::<BTreeSet<_>>() == wanted);
+
+        let mut found = Vec::new();
+        for (_, letter) in world.letters().await? {
+            if !letter.reason.starts_with("refused_by_database: ") {
+                continue;
+            }
+            let value: Value = serde_json::from_slice(&BASE64_STANDARD.decode(&letter.payload_base64)?)?;
+            let id = value["id"].as_str().context("an id")?.to_owned();
+            if id.starts_with("p0/refusals/") {
+                let rule = if value["reading"]["power_w"] == 1414.0 {
+                    "fourteen"
+                } else {
+                    "of_the_owner"
+                };
+                ensure!(letter.reason.contains(rule), "{id}: {}", letter.reason);
+                found.push(id);
+            }
+        }
+        ensure!(found.len() == refused.len(), "{} letters", found.len());
+        ensure!(found.into_iter().collect::<BTreeSet<_>>() == refused);
+
+        // The other tests' records keep coming.
+        eventually("as many rows counted as there are", WITHIN, async || {
+            let mut rows = 0;
+            for table in TABLES.map(|(_, table)| table).into_iter().chain(["events"]) {
+                rows += database.rows(table, "").await?.len();
+            }
+            let counted = sink.metric("redpanda_sink_rows_inserted_total").await?;
+            Ok((counted == rows as f64).then_some(()))
+        })
+        .await?;
         sink.part.stop().await;
         Ok(())
     })
