@@ -67,7 +67,7 @@ test-review: ## the tests of make arch-review itself: each rule fails on a bad c
 # The long parts of these have targets of their own: the API server and the S3 server are built from source first.
 .PHONY: test-ops
 test-ops: setup build-rust ## gitops/, workflows and documents by rule, a backup restored, the agent installed and rolled back (3 minutes)
-	@GITOPS_APISERVER=no tests/gitops/run.sh
+	@GITOPS_BUILD=no tests/gitops/run.sh
 	@tests/restore/run.sh --folder
 	@tests/release/install.sh target/debug/edge-agent
 
@@ -93,7 +93,7 @@ bench-ws: setup-demo ## energy-ws and commands: delays, throughput, memory of a 
 	@target/release/bench-ws
 
 .PHONY: test-gitops
-test-gitops: setup ## the Flux tree: rendered, against schemas and a real API server, and by rule (the first time about 12 minutes)
+test-gitops: setup ## the Flux tree: rendered, against schemas and a real API server, and by rule (the first time about 17 minutes)
 	@tests/gitops/run.sh
 
 .PHONY: test-interop

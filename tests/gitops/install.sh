@@ -1,15 +1,16 @@
 #!/usr/bin/env bash
 # Puts what tests/gitops needs under target/gitops: a Python environment, kubectl, the custom resource definitions,
-# and an API server with etcd built from their Go modules. What is there already is kept. Nothing outside target/ is
-# changed, but for the caches of pip, npm and Go. It needs npm, openssl and Python 3 with venv, and says which is missing.
+# and, built from their Go modules, promtool and an API server with etcd. What is there already is kept. Nothing outside target/
+# is changed, but for the caches of pip, npm and Go. It needs npm, openssl and Python 3 with venv, and says which is missing.
 #
-# GITOPS_APISERVER=no leaves the API server out: building it takes about 10 minutes and 2 GB on two cores, once.
+# GITOPS_BUILD=no leaves the latter out: building them takes about 15 minutes and 3 GB on two cores, once.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 root=$(cd "$here/../.." && pwd)
 place=$root/target/gitops
 mkdir -p "$place/bin" "$place/crds"
 actionlint_version=v1.7.7
+promtool_version=v0.316.0
 say() { echo "gitops: $*"; }
 
 for program in python3 npm openssl; do
@@ -73,9 +74,19 @@ if [ ! -x "$place/bin/actionlint" ] || [ $fresh = no ]; then
   GOBIN=$place/bin "$go" install "github.com/rhysd/actionlint/cmd/actionlint@$actionlint_version"
 fi
 
+if [ "$(cat "$place/promtool-version" 2>/dev/null)" != $promtool_version ]; then rm -f "$place/bin/promtool"; fi
+if [ "${GITOPS_BUILD:-yes}" != no ] && [ ! -x "$place/bin/promtool" ]; then
+  say "building promtool from its Go module (about 5 minutes, once)"
+  go=${go:-$(go_command)}
+  # The rest of the tests does not need it; the summary says that it is missing.
+  GOBIN=$place/bin "$go" install -ldflags "-s -w" "github.com/prometheus/prometheus/cmd/promtool@$promtool_version" ||
+    say "promtool could not be built"
+  echo $promtool_version >"$place/promtool-version"
+fi
+
 # An API server of another version than asked for would prove something else.
 if [ "$(cat "$place/server-stamp" 2>/dev/null)" != "$server_stamp" ]; then rm -f "$place/bin/kube-apiserver" "$place/bin/etcd"; fi
-if [ "${GITOPS_APISERVER:-yes}" != no ] && [ ! -x "$place/bin/kube-apiserver" ]; then
+if [ "${GITOPS_BUILD:-yes}" != no ] && [ ! -x "$place/bin/kube-apiserver" ]; then
   say "building kube-apiserver and etcd from their Go modules (about 10 minutes, once)"
   go=${go:-$(go_command)}
   for program in etcd kube-apiserver; do

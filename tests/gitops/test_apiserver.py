@@ -106,7 +106,7 @@ class Server:
 @pytest.fixture(scope="module")
 def server(note):
     if not all((PLACE / "bin" / name).exists() for name in ("etcd", "kube-apiserver")):
-        note("the tree was not applied to an API server: etcd and kube-apiserver are not built (GITOPS_APISERVER)")
+        note("the tree was not applied to an API server: etcd and kube-apiserver are not built (GITOPS_BUILD)")
         yield None
         return
     folder = pathlib.Path(tempfile.mkdtemp(prefix="gitops-apiserver-"))

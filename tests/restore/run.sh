@@ -12,7 +12,7 @@ root=$(cd "$here/../.." && pwd)
 place=$root/target/restore
 weed=$place/weed
 mkdir -p "$place"
-GITOPS_APISERVER=no "$root/tests/gitops/install.sh"
+GITOPS_BUILD=no "$root/tests/gitops/install.sh"
 venv=$root/target/gitops/venv/bin
 
 if [ "${1:-}" = --folder ]; then
