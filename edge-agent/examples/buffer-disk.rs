@@ -85,6 +85,7 @@ impl Load {
             bytes: message.encode(),
             side,
             line: None,
+            cuts: false,
             reserved: false,
             done: Box::new(move |outcome| {
                 let sequence = outcome.expect("the disk takes it");

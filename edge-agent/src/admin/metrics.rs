@@ -118,6 +118,16 @@ impl Metrics {
             "Messages expired or too large for a subscriber.",
             |s| s.broker.stats().undeliverable,
         );
+        metrics.counter(
+            "mqtt_evicted_sessions_total",
+            "Sessions of absent clients, with what waited for them, that made room for new ones.",
+            |s| s.broker.stats().sessions_evicted,
+        );
+        metrics.counter(
+            "mqtt_retained_refused_messages_total",
+            "Retained messages for which there was no room.",
+            |s| s.broker.stats().retained_refused,
+        );
         metrics.counter("buffer_commits_total", "Group commits.", |s| {
             s.buffer.stats().commits
         });
@@ -313,6 +323,8 @@ impl Metrics {
 
     /// The page.
     pub fn render(&self, sources: &Sources) -> prometheus::Result<Vec<u8>> {
+        // Two scrapes at once would count twice, and see half of the devices.
+        let _one = self.scrape.lock().unwrap_or_else(PoisonError::into_inner);
         for (counter, read) in &self.counters {
             counter.inc_by(read(sources).saturating_sub(counter.get()));
         }
@@ -323,8 +335,6 @@ impl Metrics {
         for (gauge, read) in &self.rates {
             gauge.set(read(&current));
         }
-        // Two scrapes at once may not see half of the devices.
-        let _one = self.scrape.lock().unwrap_or_else(PoisonError::into_inner);
         let devices = sources.devices.all();
         for (gauge, read) in &self.by_device {
             gauge.reset();

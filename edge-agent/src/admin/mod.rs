@@ -209,6 +209,8 @@ impl Shared {
                 "denied": count(&broker.counters.denied),
                 "queue_full": mqtt.queue_full,
                 "slow_subscribers": mqtt.slow_subscribers,
+                "sessions_evicted": mqtt.sessions_evicted,
+                "retained_refused": mqtt.retained_refused,
                 "failed_logins": count(&broker.counters.failed_logins),
                 "throttled": count(&broker.counters.throttled),
                 "refusals": Refusal::ALL.map(|reason| (reason.word(), broker.visitors.refusals(reason))).into_iter()

@@ -208,6 +208,11 @@ impl Rights {
         self.refused.clone()
     }
 
+    /// What its subscriptions must lie within; all may be had where there is nothing.
+    pub fn allowed(&self) -> Option<Arc<[TopicFilter]>> {
+        self.subscribe.clone()
+    }
+
     /// Whether the client may subscribe to `filter`, shared or not: all that it covers must be allowed.
     pub fn may_subscribe(&self, filter: &str) -> bool {
         let shared = filter

@@ -20,6 +20,16 @@ pub struct Attached {
     pub max_packet_size: Option<u32>,
     /// Topics it gets by no subscription.
     pub refused: Arc<[TopicFilter]>,
+    /// Topics it gets at most, where there is a limit.
+    pub allowed: Option<Arc<[TopicFilter]>>,
+}
+
+impl Attached {
+    /// The client's access list keeps it from this topic, whatever it, or an earlier connection of it, subscribed to.
+    pub fn may_not_have(&self, topic: &str) -> bool {
+        let within = |filters: &Arc<[TopicFilter]>| filters.iter().any(|filter| filter.matches(topic));
+        within(&self.refused) || self.allowed.as_ref().is_some_and(|allowed| !within(allowed))
+    }
 }
 
 /// Ends a connection from outside.

@@ -48,6 +48,9 @@ const FILTERS_AT_A_TIME: usize = 16;
 /// Version 3.1.1 has no word for it, so there the client's own counts.
 const KEEP_ALIVE_SECONDS: u16 = 60;
 
+/// A commit to an SD card takes some tens of milliseconds; a connection is not held up longer for one.
+const STORE_USUALLY_TAKES: Duration = Duration::from_millis(200);
+
 /// Name of the user property of CONNACK that says how many messages were lost to the session's full queue.
 const LOST_MESSAGES: &str = "lost-messages";
 
@@ -64,6 +67,9 @@ pub enum End {
 
 impl From<std::io::Error> for End {
     fn from(error: std::io::Error) -> Self {
+        if error.kind() == std::io::ErrorKind::FileTooLarge {
+            return End::Ours(DisconnectReason::PacketTooLarge, error.to_string());
+        }
         End::Lost(error)
     }
 }
@@ -122,6 +128,7 @@ pub async fn run(broker: Arc<Broker>, stream: Stream, from: Peer, stop: Cancella
         }
     };
     let version = connect.version;
+    let packet_bytes = reader.stream.packet_limit().unwrap_or(PACKET_BYTES);
     let (keep_alive, told_keep_alive) = match version {
         Version::V5 if connect.keep_alive > KEEP_ALIVE_SECONDS => {
             (KEEP_ALIVE_SECONDS, Some(KEEP_ALIVE_SECONDS))
@@ -142,6 +149,7 @@ pub async fn run(broker: Arc<Broker>, stream: Stream, from: Peer, stop: Cancella
     let admitted = Admitted {
         user: rights.user().map(Into::into),
         refused: rights.refused(),
+        allowed: rights.allowed(),
     };
     let connected = broker.state().connect(&client, *connect, admitted);
     let Some(connected) = connected else {
@@ -181,20 +189,31 @@ pub async fn run(broker: Arc<Broker>, stream: Stream, from: Peer, stop: Cancella
         heard: tokio::time::Instant::now(),
         keep_alive: (keep_alive > 0).then(|| Duration::from_millis(u64::from(keep_alive) * 1_500)),
     };
-    let properties = (version == Version::V5)
-        .then(|| Box::new(connack_properties(assigned, told_keep_alive, connected.lost)));
+    let properties = (version == Version::V5).then(|| {
+        Box::new(connack_properties(
+            assigned,
+            told_keep_alive,
+            connected.lost,
+            packet_bytes,
+        ))
+    });
     let welcome = Outgoing::ConnAck(connected.session_present, ConnectCode::Success, properties);
     let end = connection.run(welcome, &connected.wake).await;
     connection.finish(end).await;
 }
 
-fn connack_properties(assigned: Option<String>, keep_alive: Option<u16>, lost: u64) -> ConnAckProperties {
+fn connack_properties(
+    assigned: Option<String>,
+    keep_alive: Option<u16>,
+    lost: u64,
+    packet_bytes: usize,
+) -> ConnAckProperties {
     // The standard has no word for it; version 3.1.1 has not even room for one.
     let lost = (lost > 0).then(|| (LOST_MESSAGES.to_owned(), lost.to_string()));
     ConnAckProperties {
         user_properties: lost.into_iter().collect(),
         receive_max: Some(PENDING_ACKS),
-        max_packet_size: Some(u32::try_from(PACKET_BYTES).expect("some megabytes fit")),
+        max_packet_size: Some(u32::try_from(packet_bytes).expect("some megabytes fit")),
         assigned_client_identifier: assigned,
         topic_alias_max: Some(TOPIC_ALIASES),
         server_keep_alive: keep_alive,
@@ -406,8 +425,8 @@ impl Connection {
             verdicts.push(verdict);
             stored = stored.max(noted);
         }
-        self.written(stored).await?;
-        self.send(Outgoing::SubAck(subscribe.pkid, verdicts))
+        let answer = Outgoing::SubAck(subscribe.pkid, verdicts);
+        self.answer_when_written(answer, stored).await
     }
 
     async fn unsubscribe(&mut self, pkid: u16, filters: &[String]) -> Result<(), End> {
@@ -424,8 +443,20 @@ impl Connection {
             reasons.push(reason);
             stored = stored.max(noted);
         }
-        self.written(stored).await?;
-        self.send(Outgoing::UnsubAck(pkid, reasons))
+        let answer = Outgoing::UnsubAck(pkid, reasons);
+        self.answer_when_written(answer, stored).await
+    }
+
+    /// Answers once the store of sessions is written that far: before anything else is sent while that takes no longer than usual,
+    /// so that most clients see what they expect; else among the other answers, and the connection goes on meanwhile.
+    async fn answer_when_written(&mut self, answer: Outgoing, stored: Option<u64>) -> Result<(), End> {
+        match timeout(STORE_USUALLY_TAKES, self.written(stored)).await {
+            Ok(written) => written.and_then(|()| self.send(answer)),
+            Err(_) => {
+                self.reply_later(Reply::Other(answer), stored);
+                Ok(())
+            }
+        }
     }
 
     /// Waits until the store of sessions is written that far. A client that is ended meanwhile hears no more of it.

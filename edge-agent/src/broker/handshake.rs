@@ -73,8 +73,9 @@ pub async fn read_connect(reader: &mut Reader) -> Result<Box<Connect>, Refusal> 
             Err(error) => Err(malformed(version, &error)),
         },
         Err(level) => {
-            // Version 3.1 and whatever comes after 5 get the answer of the nearest version we speak.
-            let (version, code) = if level > 5 {
+            // Version 3.1 and whatever comes after 5 get the answer of the nearest version we speak. A bridge of Mosquitto's
+            // begins with the highest bit set, and comes again without it when it is refused in the form of 3.1.1.
+            let (version, code) = if level > 5 && level & 0x80 == 0 {
                 (Version::V5, ConnectCode::UnsupportedProtocolVersion)
             } else {
                 (Version::V311, ConnectCode::RefusedProtocolVersion)

@@ -36,7 +36,7 @@ pub struct PendingAck {
 }
 
 /// What is answered.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub enum Reply {
     /// PUBACK to a publish at QoS 1.
     Ack(u16, Verdict),
@@ -46,6 +46,8 @@ pub enum Reply {
     Rel(u16, bool),
     /// PUBCOMP to a PUBREL of theirs; false when the packet id was not known.
     Comp(u16, bool),
+    /// What has no more to it than being sent.
+    Other(Outgoing),
 }
 
 impl PendingAck {
@@ -335,6 +337,7 @@ impl Connection {
                 self.send(Outgoing::PubRec(pkid, verdict))
             }
             Reply::Rel(pkid, known) => self.send(Outgoing::PubRel(pkid, known)),
+            Reply::Other(answer) => self.send(answer),
             Reply::Comp(pkid, known) => {
                 self.open.remove(&pkid);
                 self.send(Outgoing::PubComp(pkid, known))

@@ -269,7 +269,7 @@ impl Broker {
             state::Wall::Unknown
         };
         let mut state = self.state();
-        state.journal.begin(writer.thread().clone());
+        state.journal.begin(writer.thread().clone(), self.clock.clone());
         state.restore(restored, wall, store::form::Now::read());
         drop(state);
         *self.writer.lock().unwrap_or_else(PoisonError::into_inner) = Some(writer);

@@ -114,15 +114,21 @@ impl Connection {
             return Ok(());
         }
         let stream = &mut self.reader.stream;
-        let out = &self.out;
+        let limit = self.broker.limits.write;
+        let mut rest = &self.out[..];
         let write = async {
-            stream.write_all(out).await?;
-            stream.flush().await
+            while !rest.is_empty() {
+                match timeout(limit, stream.write(rest)).await?? {
+                    0 => return Err(std::io::ErrorKind::WriteZero.into()),
+                    written => rest = &rest[written..],
+                }
+            }
+            timeout(limit, stream.flush()).await?
         };
         let written = tokio::select! {
             // What the socket takes at once is sent: a CONNACK whose client is being taken over at that moment included.
             biased;
-            written = timeout(self.broker.limits.write, write) => written,
+            written = write => written,
             // A packet may be half written: there is no way to say why.
             end = ended(&self.kick, &self.stop) => {
                 self.out.clear();
@@ -133,7 +139,7 @@ impl Connection {
             }
         };
         match written {
-            Ok(Ok(())) => {
+            Ok(()) => {
                 // Room for a large message is not kept.
                 if self.out.capacity() > 2 * WRITE_BATCH_BYTES {
                     self.out = BytesMut::new();
@@ -141,8 +147,7 @@ impl Connection {
                 self.out.clear();
                 Ok(())
             }
-            Ok(Err(error)) => Err(End::Lost(error)),
-            Err(_) => Err(End::Lost(std::io::ErrorKind::TimedOut.into())),
+            Err(error) => Err(End::Lost(error)),
         }
     }
 }

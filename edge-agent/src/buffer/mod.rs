@@ -436,6 +436,7 @@ impl Buffer {
             bytes,
             side: Vec::new(),
             line: None,
+            cuts: false,
             reserved,
             done,
         };
@@ -619,6 +620,8 @@ pub struct Append {
     pub side: Vec<Side>,
     /// Shared by entries that must not overtake each other: set when one was refused, and then the rest is refused too.
     pub line: Option<Arc<AtomicBool>>,
+    /// Its sender hears of a refusal and sends it again, so what follows on its line must wait for that.
+    pub cuts: bool,
     /// It may use the room that is kept back in a full buffer.
     pub reserved: bool,
     /// Called with the outcome.

@@ -82,6 +82,7 @@ impl Model {
             bytes: bytes.clone(),
             side,
             line: None,
+            cuts: false,
             reserved: false,
             done,
         };

@@ -361,6 +361,21 @@ async fn a_full_buffer_refuses_and_accepts_again_when_it_is_drained() {
     let buffer = Buffer::open(dir.path(), small).unwrap();
     assert_eq!(buffer.stats().entries, before + 1);
     assert_eq!(buffer.append(noise(1 << 18)).await, Err(AppendError::Full));
+    // What nobody sends again is refused alone: once there is room, what follows it on its line is kept.
+    for cuts in [false, true] {
+        let (line, (sender, receiver)) = (Arc::new(AtomicBool::new(false)), oneshot::channel());
+        let append = Append {
+            bytes: noise(1 << 18),
+            side: Vec::new(),
+            line: Some(line.clone()),
+            cuts,
+            reserved: false,
+            done: Box::new(move |outcome| sender.send(outcome).unwrap()),
+        };
+        assert!(buffer.try_append(append).is_ok());
+        assert_eq!(receiver.await.unwrap(), Err(AppendError::Full));
+        assert_eq!(line.load(std::sync::atomic::Ordering::Acquire), cuts);
+    }
     buffer.remove_before(Sequence(40));
     until("room again", || buffer.refusing().is_none()).await;
     assert_eq!(buffer.append(noise(200_000)).await, Ok(Sequence(before + 2)));
@@ -409,6 +424,7 @@ async fn what_follows_a_refused_entry_on_its_line_is_refused() {
             bytes: entry(n),
             side: Vec::new(),
             line: Some(line.clone()),
+            cuts: true,
             reserved: false,
             done,
         };
@@ -489,6 +505,7 @@ async fn small_values_survive_a_restart_and_ride_with_entries() {
                     bytes: entry(1),
                     side,
                     line: None,
+                    cuts: false,
                     reserved: false,
                     done
                 })
@@ -534,6 +551,7 @@ async fn a_buffer_whose_writer_panicked_has_ended_and_refuses() {
         bytes: entry(2),
         side: Vec::new(),
         line: None,
+        cuts: false,
         reserved: false,
         done: Box::new(|_| panic!("a test")),
     };

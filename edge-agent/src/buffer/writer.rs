@@ -540,7 +540,7 @@ fn refuse_followers(appends: &mut Vec<Append>) {
 
 fn refuse(pending: Pending, why: AppendError) {
     for append in pending.appends {
-        if let Some(line) = append.line {
+        if let (Some(line), true) = (append.line, append.cuts) {
             line.store(true, Ordering::Release);
         }
         (append.done)(Err(why));

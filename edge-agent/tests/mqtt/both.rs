@@ -70,6 +70,8 @@ async fn another_protocol_is_refused() {
         ("MQIsdp", 3, Version::V3, 1),
         ("MQTT", 3, Version::V3, 1),
         ("MQTT", 6, Version::V5, 0x84),
+        // A bridge of Mosquitto's, which comes again without the highest bit.
+        ("MQTT", 0x84, Version::V3, 1),
     ] {
         let mut client = Client::open(agent.mqtt, version).await;
         client.send(connect(name, level)).await;

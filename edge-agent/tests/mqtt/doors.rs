@@ -209,12 +209,39 @@ async fn mqtt_over_websocket() {
             }
         }
     }
-    assert!(matches!(seen[0], Packet::ConnAck { code: 0, .. }));
+    // A client may put a packet into one message, so it is told how large that may be.
+    match &seen[0] {
+        Packet::ConnAck { code: 0, props, .. } => {
+            assert_eq!(props.get_number(wire::prop::MAX_PACKET), Some(512 * 1024));
+        }
+        other => panic!("{other:?}"),
+    }
     let message = seen.iter().find_map(|packet| match packet {
         Packet::Publish(message) => Some(message.payload.len()),
         _ => None,
     });
     assert_eq!(message, Some(100_000));
+    let larger = Message::new("a", "x".repeat(600_000), 1)
+        .pkid(3)
+        .write(Version::V5);
+    socket
+        .send(tungstenite::Message::binary(larger))
+        .await
+        .expect("it is sent");
+    let words = loop {
+        if let Some(packet) = wire::read(Version::V5, &mut inbox) {
+            if matches!(packet, Packet::Disconnect(_)) {
+                break packet;
+            }
+            continue;
+        }
+        let next = tokio::time::timeout(DEADLINE, socket.next())
+            .await
+            .expect("in time");
+        inbox.extend_from_slice(&next.expect("it goes on").expect("it is sound").into_data());
+    };
+    assert!(matches!(words, Packet::Disconnect(0x95)), "{words:?}");
+    let (mut socket, _) = open("mqtt", None).await.expect("WebSocket");
     // Text is no MQTT, another subprotocol neither, and a page from elsewhere is not let in.
     socket
         .send(tungstenite::Message::text("hello"))

@@ -26,6 +26,17 @@ pub enum Stream {
     Web(Box<web::WebStream>),
 }
 
+impl Stream {
+    /// Largest packet that can come this way; `None` where it is not the way that limits it.
+    pub const fn packet_limit(&self) -> Option<usize> {
+        match self {
+            Stream::Plain(_) | Stream::Tls(_) => None,
+            // A client may put a packet into one message.
+            Stream::Web(_) => Some(web::MESSAGE_BYTES),
+        }
+    }
+}
+
 macro_rules! each {
     ($self:ident, $stream:ident => $call:expr) => {
         match $self.get_mut() {

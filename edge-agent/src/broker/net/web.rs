@@ -25,7 +25,7 @@ use tokio_tungstenite::{
 use super::Stream;
 
 /// Largest WebSocket message: a captured payload with its head fits, and what is larger would have to be held in memory.
-const MESSAGE_BYTES: usize = 512 * 1024;
+pub const MESSAGE_BYTES: usize = 512 * 1024;
 /// Bytes read and written at a time; a thousand connections share 1 GB.
 const BUFFER_BYTES: usize = 4 * 1024;
 /// Bytes of answers that may wait for a client that does not read: a write is never larger.
@@ -116,6 +116,7 @@ fn as_io(error: tungstenite::Error) -> io::Error {
         tungstenite::Error::ConnectionClosed | tungstenite::Error::AlreadyClosed => {
             io::ErrorKind::UnexpectedEof.into()
         }
+        tungstenite::Error::Capacity(error) => io::Error::new(io::ErrorKind::FileTooLarge, error),
         other => io::Error::new(io::ErrorKind::InvalidData, other),
     }
 }

@@ -11,7 +11,7 @@ use super::{
         delivery::Delivery,
         store::{
             Journal, RestoredSession,
-            form::{self, Now, Number, SessionRecord},
+            form::{self, Number, SessionRecord},
         },
         subscriptions::Subscription,
         wire::{QoS, Will},
@@ -50,14 +50,14 @@ impl Session {
     /// Notes whose it is and how long it stays.
     pub fn note_itself(&mut self, journal: &mut Journal) {
         let Some(kept) = &self.kept else { return };
-        let now = Now::read();
+        let now = journal.now();
         let record = SessionRecord {
             number: kept.number,
             client: self.client.to_string(),
             user: self.user.clone(),
             version: self.version,
             expiry: self.expiry,
-            away_since_ms: self.attached.is_none().then_some(now.wall_ms),
+            away_since_ms: self.attached.is_none().then(|| now.kept_now()),
         };
         journal.put(form::session_key(&self.client), record.write());
     }
@@ -71,9 +71,9 @@ impl Session {
                 publish: publish.clone(),
                 delay_seconds: 0,
             };
-            form::write_will(&will, Some(*due), Now::read())
+            form::write_will(&will, Some(*due), journal.now())
         });
-        let connected = || Some(form::write_will(self.will.as_ref()?, None, Now::read()));
+        let connected = || Some(form::write_will(self.will.as_ref()?, None, journal.now()));
         let value = waiting.or_else(connected);
         let was = std::mem::replace(&mut kept.will, value.is_some());
         match value {
@@ -132,7 +132,7 @@ impl Session {
         let place = kept.next_place;
         kept.next_place += 1;
         delivery.stored = Some(place);
-        let value = form::write_delivery(delivery, Now::read());
+        let value = form::write_delivery(delivery, journal.now());
         journal.put_new(form::message_key(kept.number, place), value);
     }
 

@@ -282,6 +282,7 @@ impl Session {
             match &inflight.step {
                 Step::Released => batch.packets.push(Outgoing::PubRel(pkid, true)),
                 Step::Sent(_) if self.window_is_full() => return batch,
+                Step::Sent(delivery) if self.may_not_have(delivery) => self.finish(pkid, journal),
                 Step::Sent(delivery) => {
                     let message = delivery.publish(pkid, true, now);
                     bytes += delivery.bytes();
@@ -343,10 +344,9 @@ impl Session {
         batch
     }
 
-    /// The client's access list keeps it from this topic, whatever it subscribed to.
     fn may_not_have(&self, delivery: &Delivery) -> bool {
-        let refused = self.attached.as_ref().map(|attached| &attached.refused);
-        refused.is_some_and(|refused| refused.iter().any(|filter| filter.matches(&delivery.topic)))
+        let attached = self.attached.as_ref();
+        attached.is_some_and(|attached| attached.may_not_have(&delivery.topic))
     }
 
     /// The receive maximum is a matter of one connection; packet ids in use are one of the session.

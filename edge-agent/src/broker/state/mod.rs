@@ -74,6 +74,8 @@ pub struct State {
     retained: Retained,
     /// Bytes that wait in all sessions.
     held_bytes: Arc<AtomicUsize>,
+    /// Of sessions that had to make room.
+    evicted_wills: Vec<(ClientId, Publish)>,
     next_generation: u64,
     /// What is not on disk yet.
     pub journal: Journal,
@@ -88,6 +90,8 @@ pub struct Admitted {
     pub user: Option<String>,
     /// Topics it gets by no subscription.
     pub refused: Arc<[TopicFilter]>,
+    /// Topics it gets at most. An earlier connection of the session may have subscribed to more.
+    pub allowed: Option<Arc<[TopicFilter]>>,
 }
 
 /// A connection that was let in.
@@ -162,6 +166,7 @@ impl State {
             kick: kick.clone(),
             max_packet_size: connect.max_packet_size,
             refused: admitted.refused,
+            allowed: admitted.allowed,
         };
         session.attach(connect.version, connect.receive_maximum, attached);
         session.keep(&mut self.journal);
@@ -190,6 +195,11 @@ impl State {
             tracing::warn!(%client, "too many sessions; those longest away make room, further ones are only counted");
         }
         self.counts.sessions_evicted += 1;
+        // Its session ends, so its will is due.
+        let session = self.sessions.get_mut(&client);
+        if let Some((_, will)) = session.and_then(|session| session.will_due.take()) {
+            self.evicted_wills.push((client.clone(), will));
+        }
         self.drop_session(&client);
         true
     }
@@ -271,7 +281,7 @@ impl State {
 
     /// Ends what has expired. Answers the wills that are due. Call about once a second.
     pub fn housekeeping(&mut self, now: Instant) -> Vec<(ClientId, Publish)> {
-        let mut wills = Vec::new();
+        let mut wills = std::mem::take(&mut self.evicted_wills);
         let mut gone = Vec::new();
         for (client, session) in &mut self.sessions {
             let ended = session.expires.is_some_and(|expires| expires <= now);

@@ -53,17 +53,17 @@ impl State {
         let mut session = super::Session::new(client.clone(), restored.record.version, held_bytes);
         session.resume(&mut restored);
         let away = match (restored.record.away_since_ms, wall) {
-            (Some(since), Wall::Right) => Duration::from_millis(now.wall_ms.saturating_sub(since)),
+            (Some(since), Wall::Right) => now.passed_since(since),
             _ => Duration::ZERO,
         };
         let left = session.expiry.map(|expiry| expiry.saturating_sub(away));
         // A time that cannot be reckoned with is as good as for ever, but no clock is off by that much.
         session.expires = left.map(|left| now.instant.checked_add(left).unwrap_or(now.instant + V311_EXPIRY));
         session.away_since = Some(now.instant);
-        if let Some((will, due_ms)) = restored.will.take() {
+        if let Some((will, due)) = restored.will.take() {
             let delay = Duration::from_secs(u64::from(will.delay_seconds));
-            let wait = match (due_ms, wall) {
-                (Some(due_ms), Wall::Right) => Duration::from_millis(due_ms.saturating_sub(now.wall_ms)),
+            let wait = match (due, wall) {
+                (Some(due), Wall::Right) => now.left_until(due),
                 (Some(_), Wall::Unknown) => RETURN,
                 (None, _) => delay.max(RETURN),
             };

@@ -10,7 +10,7 @@ use super::{
         delivery::Delivery,
         retained::Message,
         session::Queued,
-        store::form::{self, Now},
+        store::form,
         subscriptions::ClientId,
         wire::{Publish, PublishProperties, QoS},
     },
@@ -71,6 +71,8 @@ impl State {
             }
         }
         self.counts.routed += routed.sessions as u64;
+        // The value may be the one that is there and not be on disk yet: who sends it again waits for it as well.
+        noted |= publish.retain && self.journal.is_pending(&form::retained_key(&publish.topic));
         if noted && publish.qos != QoS::AtMostOnce {
             routed.stored = Some(self.journal.promise());
         }
@@ -131,7 +133,8 @@ impl State {
             publisher: publisher.map(ClientId::from),
             expires,
         };
-        let value = (!same && self.journal.is_kept()).then(|| form::write_retained(&message, Now::read()));
+        let value =
+            (!same && self.journal.is_kept()).then(|| form::write_retained(&message, self.journal.now()));
         if !self.retained.set(message) {
             if self.counts.retained_refused == 0 {
                 tracing::warn!("there is no room for a retained message; further ones are only counted");

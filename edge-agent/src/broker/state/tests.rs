@@ -7,6 +7,7 @@ use super::{
         store::{
             Restored, RestoredSession,
             form::{Now, Number, SessionRecord},
+            journal::Task,
         },
         wire::{PublishProperties, QoS, Version, Will},
     },
@@ -165,6 +166,64 @@ fn retained_messages_are_given_kept_and_cleared() {
 }
 
 #[test]
+fn a_session_gets_nothing_that_its_client_may_no_longer_have() {
+    let (mut state, client, now) = (State::default(), ClientId::from("c"), Instant::now());
+    let first = state
+        .connect(&client, connect(false), Admitted::default())
+        .unwrap();
+    subscribe(&mut state, &client, "#", QoS::AtLeastOnce);
+    for topic in ["secret/1", "mine/1"] {
+        state.publish(None, &message(topic, QoS::AtLeastOnce, false, "sent"), now);
+    }
+    assert_eq!(next(&mut state, &client, first.generation, 1000, now).len(), 2);
+    state.disconnect(&client, first.generation, None, now);
+    // The owner has given it an access list.
+    let allowed = Arc::from(vec![TopicFilter::parse("mine/#").unwrap()]);
+    let admitted = Admitted {
+        allowed: Some(allowed),
+        ..Admitted::default()
+    };
+    let second = state.connect(&client, connect(false), admitted).unwrap();
+    assert!(second.session_present);
+    for topic in ["secret/2", "mine/2"] {
+        state.publish(None, &message(topic, QoS::AtLeastOnce, false, "queued"), now);
+    }
+    assert_eq!(
+        payloads(&next(&mut state, &client, second.generation, 1000, now)),
+        [(2, true, "sent".into()), (3, false, "queued".into())]
+    );
+}
+
+#[test]
+fn a_retained_value_that_comes_again_waits_for_the_first() {
+    let (mut state, now) = (State::default(), Instant::now());
+    let clock = Arc::new(crate::clock::Clock::new(crate::clock::SegmentId(0)));
+    state.journal.begin(std::thread::current(), clock);
+    let value = message("t", QoS::AtLeastOnce, true, "v");
+    let first = state.publish(None, &value, now).stored;
+    assert!(first.is_some());
+    assert_eq!(
+        state.publish(None, &value, now).stored,
+        first,
+        "nothing new, not on disk"
+    );
+    let Task::Write(_, version) = state.journal.task(now + Duration::from_secs(1)) else {
+        panic!("there is something to write")
+    };
+    assert_eq!(
+        state.publish(None, &value, now).stored,
+        first,
+        "still being written"
+    );
+    state.journal.written(version);
+    assert_eq!(state.publish(None, &value, now).stored, None, "it is on disk");
+    let clear = message("t", QoS::AtLeastOnce, true, "");
+    let cleared = state.publish(None, &clear, now).stored;
+    assert!(cleared.is_some());
+    assert_eq!(state.publish(None, &clear, now).stored, cleared);
+}
+
+#[test]
 fn a_will_is_published_when_the_connection_is_lost_only() {
     let now = Instant::now();
     let client = ClientId::from("c");
@@ -278,6 +337,14 @@ fn a_will_goes_on_waiting_over_a_restart_and_a_client_has_time_to_come_back() {
     check(600, None, Wall::Right, 600);
     // The session ends before the delay.
     check(5_000, None, Wall::Right, 1_000);
+    // It was kept while nobody knew the time: what is left runs again, whatever the clock says now.
+    let unknown = Now {
+        wall_is_known: false,
+        wall_ms: 7,
+        ..now
+    };
+    let kept = unknown.kept(now.instant + Duration::from_secs(300));
+    check(0, Some(kept), Wall::Right, 300);
     // Due while the agent was away.
     let mut state = restored(0, Some(now.wall_ms - 1), Wall::Right, now);
     assert_eq!(state.housekeeping(now.instant).len(), 1);
@@ -295,6 +362,51 @@ fn a_will_goes_on_waiting_over_a_restart_and_a_client_has_time_to_come_back() {
             .housekeeping(now.instant + Duration::from_secs(5_000))
             .is_empty()
     );
+}
+
+#[test]
+fn a_session_that_was_left_before_the_time_was_known_does_not_end_at_a_restart() {
+    let now = Now::read();
+    let restored = |away_since_ms| {
+        let record = SessionRecord {
+            number: Number(1),
+            client: "c".into(),
+            user: None,
+            version: Version::V311,
+            expiry: Some(V311_EXPIRY),
+            away_since_ms,
+        };
+        let session = RestoredSession {
+            record,
+            subscriptions: Vec::new(),
+            messages: std::collections::BTreeMap::new(),
+            outgoing: Vec::new(),
+            incoming: Vec::new(),
+            will: None,
+        };
+        let sessions = vec![session];
+        let mut state = State::default();
+        state.restore(
+            Restored {
+                sessions,
+                ..Restored::default()
+            },
+            Wall::Right,
+            now,
+        );
+        state.sizes().0
+    };
+    let early = Now {
+        wall_is_known: false,
+        wall_ms: 1_000,
+        ..now
+    };
+    assert_eq!(restored(Some(early.kept_now())), 1);
+    let left_long_ago = Now {
+        wall_ms: 1_000,
+        ..now
+    };
+    assert_eq!(restored(Some(left_long_ago.kept_now())), 0);
 }
 
 #[test]
@@ -414,9 +526,14 @@ fn one_client_cannot_take_all_sessions_or_the_whole_tree() {
     let (mut state, now) = (State::default(), Instant::now());
     let all: Vec<ClientId> = (0..=SESSIONS).map(|n| n.to_string().into()).collect();
     for (n, client) in all.iter().enumerate() {
-        let connected = state
-            .connect(client, connect(false), Admitted::default())
-            .unwrap();
+        let with_will = Connect {
+            will: Some(Will {
+                publish: message("w", QoS::AtMostOnce, false, "bye"),
+                delay_seconds: 1_000_000,
+            }),
+            ..connect(false)
+        };
+        let connected = state.connect(client, with_will, Admitted::default()).unwrap();
         // The first stays.
         if n > 0 {
             state.disconnect(
@@ -430,6 +547,8 @@ fn one_client_cannot_take_all_sessions_or_the_whole_tree() {
     assert_eq!(state.sizes().0, SESSIONS);
     assert_eq!(state.counts.sessions_evicted, 1);
     assert!(state.sessions.contains_key("0") && !state.sessions.contains_key("1"));
+    let wills = state.housekeeping(now);
+    assert_eq!((wills.len(), &*wills[0].0), (1, "1"), "its session is over");
     let client = &all[0];
     let deep = "/".repeat(super::super::MAX_LEVELS - 2);
     let granted = (0..1_000)

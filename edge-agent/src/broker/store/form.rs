@@ -31,6 +31,8 @@ use super::super::{
 const FORM: u8 = 1;
 /// "For ever", and "not away".
 const NONE: u64 = u64::MAX;
+/// Marks a time that was kept while nobody knew the wall clock: the rest is what was left of it, in milliseconds.
+const LEFT: u64 = 1 << 63;
 
 /// The number of a session, by which everything of it is found. Random, so that none is ever used twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -97,6 +99,8 @@ pub struct Now {
     pub instant: Instant,
     /// Milliseconds since 1970.
     pub wall_ms: u64,
+    /// The wall clock can be believed.
+    pub wall_is_known: bool,
 }
 
 impl Now {
@@ -105,18 +109,43 @@ impl Now {
         let wall = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
         Self {
             instant: Instant::now(),
-            wall_ms: wall.map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(NONE)),
+            wall_ms: wall.map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(0)),
+            wall_is_known: true,
         }
     }
 
-    fn wall_of(&self, expires: Instant) -> u64 {
-        let left = expires.saturating_duration_since(self.instant).as_millis();
-        self.wall_ms.saturating_add(u64::try_from(left).unwrap_or(NONE))
+    /// A time to come as it is kept.
+    pub fn kept(&self, due: Instant) -> u64 {
+        let left = due.saturating_duration_since(self.instant).as_millis();
+        let left = u64::try_from(left).unwrap_or(LEFT).min(LEFT >> 1);
+        if self.wall_is_known {
+            self.wall_ms.saturating_add(left).min(LEFT - 1)
+        } else {
+            LEFT | left
+        }
     }
 
-    fn instant_of(&self, wall_ms: u64) -> Option<Instant> {
-        let left = Duration::from_millis(wall_ms.saturating_sub(self.wall_ms));
-        self.instant.checked_add(left)
+    /// This moment as it is kept; where the wall clock is not known, one that is never long ago.
+    pub const fn kept_now(&self) -> u64 {
+        if self.wall_is_known { self.wall_ms } else { LEFT }
+    }
+
+    /// How long it is until a time that was kept.
+    pub const fn left_until(&self, kept: u64) -> Duration {
+        Duration::from_millis(if kept & LEFT != 0 {
+            kept & !LEFT
+        } else {
+            kept.saturating_sub(self.wall_ms)
+        })
+    }
+
+    /// How long ago a time is that was kept.
+    pub const fn passed_since(&self, kept: u64) -> Duration {
+        Duration::from_millis(if kept & LEFT != 0 {
+            0
+        } else {
+            self.wall_ms.saturating_sub(kept)
+        })
     }
 }
 
@@ -133,7 +162,7 @@ pub struct SessionRecord {
     pub version: Version,
     /// How long it outlives its connection; `None` for ever.
     pub expiry: Option<Duration>,
-    /// Since when its client is away, in milliseconds since 1970; `None` while it is connected.
+    /// Since when its client is away, as [`Now::kept_now`] tells it; `None` while it is connected.
     pub away_since_ms: Option<u64>,
 }
 
@@ -277,13 +306,13 @@ pub fn write_incoming() -> Vec<u8> {
 /// Value of a will; `due` is when it is to be published, `None` while its client is connected.
 pub fn write_will(will: &Will, due: Option<Instant>, now: Now) -> Vec<u8> {
     let mut out = vec![FORM];
-    out.put_u64(due.map_or(NONE, |due| now.wall_of(due)));
+    out.put_u64(due.map_or(NONE, |due| now.kept(due)));
     out.put_u32(will.delay_seconds);
     out.extend_from_slice(&write_message(&will.publish, None, &[], None, now));
     out
 }
 
-/// Reads a will, and when it is due in milliseconds since 1970.
+/// Reads a will, and when it is due, for [`Now::left_until`].
 pub fn read_will(mut value: &[u8], now: Now) -> Option<(Will, Option<u64>)> {
     let value = &mut value;
     form(value)?;
@@ -308,7 +337,7 @@ fn write_message(
 ) -> Vec<u8> {
     let mut out = BytesMut::with_capacity(64 + publish.topic.len() + publish.payload.len());
     out.put_u8(FORM);
-    out.put_u64(expires.map_or(NONE, |expires| now.wall_of(expires)));
+    out.put_u64(expires.map_or(NONE, |expires| now.kept(expires)));
     out.put_u16(u16::try_from(ids.len()).unwrap_or(u16::MAX));
     for id in ids.iter().take(usize::from(u16::MAX)) {
         out.put_u32(u32::try_from(*id).unwrap_or(0));
@@ -331,7 +360,7 @@ fn read_message(mut value: &[u8], now: Now) -> Option<Message> {
     let value = &mut value;
     form(value)?;
     let expires = match some(value.try_get_u64().ok()?) {
-        Some(wall_ms) => Some(now.instant_of(wall_ms)?),
+        Some(kept) => Some(now.instant.checked_add(now.left_until(kept))?),
         None => None,
     };
     let count = value.try_get_u16().ok()?;

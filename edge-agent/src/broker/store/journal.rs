@@ -6,11 +6,15 @@
 
 use std::{
     collections::HashMap,
+    sync::Arc,
     thread::Thread,
     time::{Duration, Instant},
 };
 
 use tokio::sync::watch;
+
+use super::form::Now;
+use crate::clock::Clock;
 
 /// How long a change that somebody waits for waits for company.
 const COMMIT_DELAY: Duration = Duration::from_millis(2);
@@ -31,6 +35,8 @@ pub struct Journal {
     committed: watch::Sender<u64>,
     /// The thread that writes; without it nothing is kept.
     writer: Option<Thread>,
+    /// Says whether the wall clock can be believed.
+    clock: Option<Arc<Clock>>,
 }
 
 /// What becomes of a key.
@@ -73,14 +79,29 @@ impl Default for Journal {
             closing: false,
             committed: watch::Sender::new(0),
             writer: None,
+            clock: None,
         }
     }
 }
 
 impl Journal {
     /// From now on changes are kept, and `writer` is woken for them.
-    pub fn begin(&mut self, writer: Thread) {
+    pub fn begin(&mut self, writer: Thread, clock: Arc<Clock>) {
         self.writer = Some(writer);
+        self.clock = Some(clock);
+    }
+
+    /// Whether a change of `key` may not be on disk yet.
+    pub fn is_pending(&self, key: &[u8]) -> bool {
+        self.writing || self.dirty.contains_key(key)
+    }
+
+    /// The time for what is kept.
+    pub fn now(&self) -> Now {
+        Now {
+            wall_is_known: self.clock.as_ref().is_none_or(|clock| clock.is_synced()),
+            ..Now::read()
+        }
     }
 
     /// True when changes are kept.
@@ -191,7 +212,10 @@ mod tests {
 
     fn journal() -> Journal {
         let mut journal = Journal::default();
-        journal.begin(std::thread::current());
+        journal.begin(
+            std::thread::current(),
+            Arc::new(Clock::new(crate::clock::SegmentId(0))),
+        );
         journal
     }
 

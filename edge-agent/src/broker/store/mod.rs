@@ -9,7 +9,7 @@
 
 mod disk;
 pub mod form;
-mod journal;
+pub mod journal;
 
 use std::{
     collections::{BTreeMap, HashMap},
