@@ -129,6 +129,16 @@ struct Change {
     status: String,
 }
 
+/// Why a round was given up.
+#[derive(Debug, thiserror::Error)]
+enum RoundError {
+    /// The database still answers, so what runs out by time can go on.
+    #[error("the broker did not take a message for {topic}: {error}")]
+    Broker { topic: &'static str, error: KafkaError },
+    #[error(transparent)]
+    Database(#[from] sqlx::Error),
+}
+
 impl Relay {
     /// Creates the producer; broker and database may be away.
     pub(crate) fn new(
@@ -173,14 +183,11 @@ impl Relay {
                 outcome = self.lead(&mut backoff, &mut failing) => outcome,
             };
             self.metrics.active.set(0);
-            self.metrics.errors.inc();
             let Err(error) = outcome;
             if let Some((_, why)) = self.producer.client().fatal_error() {
                 anyhow::bail!("the producer of commands cannot go on, a new process can: {why}");
             }
-            if !std::mem::replace(&mut failing, true) {
-                tracing::warn!("commands cannot be sent, it is tried again until it works: {error:#}");
-            }
+            self.failed(&mut failing, &error);
             tokio::select! {
                 () = stop.cancelled() => return Ok(()),
                 () = tokio::time::sleep(backoff.next_pause()) => {}
@@ -188,7 +195,14 @@ impl Relay {
         }
     }
 
-    /// Waits for the lock, then makes rounds until one fails. The lock goes with the connection.
+    fn failed(&self, failing: &mut bool, error: &anyhow::Error) {
+        self.metrics.errors.inc();
+        if !std::mem::replace(failing, true) {
+            tracing::warn!("commands cannot be sent, it is tried again until it works: {error:#}");
+        }
+    }
+
+    /// Waits for the lock, then makes rounds until the database fails. The lock goes with the connection.
     async fn lead(
         &self,
         backoff: &mut Backoff,
@@ -217,7 +231,15 @@ impl Relay {
         let settled_at = Instant::now() + self.pace.settle();
         loop {
             let round = tokio::time::timeout(ROUND, self.round(&mut connection, settled_at)).await;
-            let pause = round.context("the database or the broker does not answer")??;
+            let pause = match round.context("the database or the broker does not answer")? {
+                Ok(pause) => pause,
+                Err(error @ RoundError::Broker { .. }) if self.producer.client().fatal_error().is_none() => {
+                    self.failed(failing, &error.into());
+                    tokio::time::sleep(backoff.next_pause()).await;
+                    continue;
+                }
+                Err(error) => return Err(error.into()),
+            };
             if std::mem::take(failing) {
                 tracing::info!("commands are sent again");
             }
@@ -236,7 +258,11 @@ impl Relay {
 
     /// Does what is due, and says how long there is nothing to do. Nothing runs out before `settled_at`: what devices
     /// reported while the database was away may confirm a command whose time is over by now, and is being read.
-    async fn round(&self, connection: &mut PgConnection, settled_at: Instant) -> anyhow::Result<Duration> {
+    async fn round(
+        &self,
+        connection: &mut PgConnection,
+        settled_at: Instant,
+    ) -> Result<Duration, RoundError> {
         let unsettled = settled_at.saturating_duration_since(Instant::now());
         if unsettled.is_zero() {
             self.end_what_ran_out(connection).await?;
@@ -286,7 +312,7 @@ impl Relay {
         progress::wake(connection).await
     }
 
-    async fn send(&self, connection: &mut PgConnection) -> anyhow::Result<()> {
+    async fn send(&self, connection: &mut PgConnection) -> Result<(), RoundError> {
         let rows: Vec<Row> = sqlx::query_as(
             "select id, device_id, agent, kind, wanted, next_attempt, created_at, expires_at from outbox
              where status in ('pending', 'published') and next_attempt is not null and due_at <= clock_timestamp()
@@ -350,7 +376,7 @@ impl Relay {
     }
 
     /// At least once and in order; an announcement's id tells that it came again.
-    async fn announce(&self, connection: &mut PgConnection) -> anyhow::Result<()> {
+    async fn announce(&self, connection: &mut PgConnection) -> Result<(), RoundError> {
         let changes: Vec<Change> = sqlx::query_as(
             "select history.id, outbox_id, device_id, at, history.status
              from outbox_history as history join outbox on outbox.id = outbox_id
@@ -384,15 +410,18 @@ impl Relay {
         Ok(())
     }
 
-    async fn produce(&self, topic: &str, key: &str, message: &impl serde::Serialize) -> anyhow::Result<()> {
+    async fn produce(
+        &self,
+        topic: &'static str,
+        key: &str,
+        message: &impl serde::Serialize,
+    ) -> Result<(), RoundError> {
         let value = serde_json::to_vec(message).expect("commands and events have only text keys");
         let record = FutureRecord::to(topic).key(key).payload(&value);
-        self.producer
-            .send(record, Timeout::After(DELIVERY))
-            .await
-            .map(|_| ())
-            .map_err(|(error, _)| error)
-            .with_context(|| format!("the broker did not take a message for {topic}"))
+        match self.producer.send(record, Timeout::After(DELIVERY)).await {
+            Ok(_) => Ok(()),
+            Err((error, _)) => Err(RoundError::Broker { topic, error }),
+        }
     }
 
     /// Finished commands and their history are the audit trail; beyond the retention they go.

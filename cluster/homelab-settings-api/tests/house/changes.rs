@@ -274,6 +274,20 @@ fn nothing_is_lost_while_database_or_broker_are_away() {
             200,
             "what is known is shown all the while"
         );
+        let path = "/api/v1/plugs/before";
+        let (status, _, accepted) = house.send("PATCH", path, &[], json!({"on": false})).await;
+        assert_eq!(
+            status, 202,
+            "what is wanted is accepted all the while: {accepted}"
+        );
+        let outbox =
+            async |statement: &str| house.postgres.psql("homelab_settings", statement).await.unwrap();
+        outbox("update outbox set expires_at = clock_timestamp() + interval '2 s'").await;
+        house
+            .until("it runs out in its time", async || {
+                outbox("select status from outbox").await == "expired"
+            })
+            .await;
         broker.restart().await.unwrap();
         house
             .until("the broker is back", async || house.failing().await.is_empty())
