@@ -365,7 +365,7 @@ const MINUTES_SQL: &str = "
     order by s.device_id, b.time";
 
 /// Hours and days come from the summaries, which outlive the raw readings; these have no brine and no flow pump. The
-/// running bucket is divided by the part of it that has passed.
+/// running bucket is divided by the part of it that has passed. (`least` would take what was not reported, null, for 1.)
 macro_rules! summary_sql {
     ($view:literal, $period:literal) => {
         concat!(
@@ -375,10 +375,10 @@ macro_rules! summary_sql {
                 mean_supply_c as supply_c, mean_return_c as return_c, mean_hot_water_c as hot_water_c,
                 null::float8 as brine_in_c, null::float8 as brine_out_c, mean_integral as integral,
                 null::float8 as flow_pump_percent,
-                least(1, compressor_hours / hours.passed) as compressor_share,
-                least(1, hot_water_hours / hours.passed) as hot_water_share,
-                least(1, aux_3kw_hours / hours.passed) as aux_3kw_share,
-                least(1, aux_6kw_hours / hours.passed) as aux_6kw_share, count
+                case when compressor_hours > hours.passed then 1 else compressor_hours / hours.passed end as compressor_share,
+                case when hot_water_hours > hours.passed then 1 else hot_water_hours / hours.passed end as hot_water_share,
+                case when aux_3kw_hours > hours.passed then 1 else aux_3kw_hours / hours.passed end as aux_3kw_share,
+                case when aux_6kw_hours > hours.passed then 1 else aux_6kw_hours / hours.passed end as aux_6kw_share, count
              from ",
             $view,
             "

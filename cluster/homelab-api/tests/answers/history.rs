@@ -298,6 +298,10 @@ fn the_heat_pump_by_resolution_and_day() {
         assert_eq!(hours["items"][0]["count"], 120);
         let share = hours["items"][0]["compressor_share"].as_f64().unwrap();
         assert!((share - 0.5).abs() < 0.02, "{share}");
+        assert!(
+            hours["items"][0]["aux_3kw_share"].is_null(),
+            "it was never reported"
+        );
 
         let days = house
             .get("/api/v1/heatpump/daily-summary?from=2026-05-31T22:00:00Z&to=2026-06-02T00:00:00Z")
