@@ -214,9 +214,9 @@ fn take(shared: &Shared, message: &BorrowedMessage<'_>, loading: &mut HashMap<Pl
         return;
     };
     let place = Place { stream, partition };
-    let now_ms = Utc::now().timestamp_millis();
-    let appended_ms = message.timestamp().to_millis().unwrap_or(now_ms);
-    let body = match protocol::body(stream, message.payload().unwrap_or_default()) {
+    let now = Utc::now();
+    let appended_ms = message.timestamp().to_millis().unwrap_or(now.timestamp_millis());
+    let body = match protocol::body(stream, message.payload().unwrap_or_default(), now) {
         Ok(body) => Some(body),
         Err(reason) => {
             shared.metrics.skipped(reason);
@@ -251,7 +251,7 @@ fn take(shared: &Shared, message: &BorrowedMessage<'_>, loading: &mut HashMap<Pl
         None => shared
             .metrics
             .delay
-            .observe((now_ms - appended_ms).max(0) as f64 / 1_000.0),
+            .observe((now.timestamp_millis() - appended_ms).max(0) as f64 / 1_000.0),
     }
 }
 

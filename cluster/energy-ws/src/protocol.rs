@@ -234,38 +234,36 @@ pub struct Body {
 pub enum Skipped {
     /// Not a record, or of another kind than its topic.
     Malformed,
-    /// A physical value no device can have measured.
-    OutOfRange,
+    /// What the sink makes a dead letter of: an impossible value, time or id.
+    Refused,
     /// Larger than [`MAX_DATA_BYTES`].
     TooLarge,
 }
 
 impl Skipped {
     /// Every reason.
-    pub const ALL: [Skipped; 3] = [Skipped::Malformed, Skipped::OutOfRange, Skipped::TooLarge];
+    pub const ALL: [Skipped; 3] = [Skipped::Malformed, Skipped::Refused, Skipped::TooLarge];
 
     /// The label of the metric.
     pub const fn as_str(self) -> &'static str {
         match self {
             Skipped::Malformed => "malformed",
-            Skipped::OutOfRange => "out_of_range",
+            Skipped::Refused => "refused",
             Skipped::TooLarge => "too_large",
         }
     }
 }
 
 /// Reads a Kafka record and writes the message, once for all clients. What the sink makes a dead letter of is not
-/// shown as live either.
-pub fn body(stream: Stream, payload: &[u8]) -> Result<Body, Skipped> {
+/// shown as live either; `now` is the time of this process.
+pub fn body(stream: Stream, payload: &[u8], now: DateTime<Utc>) -> Result<Body, Skipped> {
     let (id, text, device) = match stream.kind() {
         Some(kind) => {
             let record = Record::from_json(payload).map_err(|_| Skipped::Malformed)?;
             if record.reading.kind() != kind {
                 return Err(Skipped::Malformed);
             }
-            if record.reading.out_of_range().is_some() {
-                return Err(Skipped::OutOfRange);
-            }
+            record.acceptable(now).map_err(|_| Skipped::Refused)?;
             let data = ReadingData {
                 device_id: record.device_id.as_str(),
                 agent: &record.agent,
@@ -284,6 +282,7 @@ pub fn body(stream: Stream, payload: &[u8]) -> Result<Body, Skipped> {
         }
         None => {
             let event: Event = serde_json::from_slice(payload).map_err(|_| Skipped::Malformed)?;
+            event.acceptable(now).map_err(|_| Skipped::Refused)?;
             let text = open_json(&Data {
                 r#type: "data",
                 stream,
@@ -327,6 +326,12 @@ pub fn with_cursor(body: &str, cursor: &str) -> String {
 mod tests {
     use super::*;
     use serde_json::{Value, json};
+
+    const NOW: &str = "2026-01-01T08:00:13Z";
+
+    fn now() -> DateTime<Utc> {
+        NOW.parse().unwrap()
+    }
 
     #[test]
     fn client_messages_are_those_of_the_documentation() {
@@ -411,7 +416,7 @@ mod tests {
     #[test]
     fn data_messages_are_those_of_the_documentation() {
         let whole = |stream, payload: &[u8]| {
-            let body = body(stream, payload).unwrap();
+            let body = body(stream, payload, now()).unwrap();
             (
                 serde_json::from_str::<Value>(&with_cursor(&body.text, "abc")).unwrap(),
                 body.device,
@@ -441,19 +446,31 @@ mod tests {
 
     #[test]
     fn what_the_sink_refuses_is_not_shown() {
-        let record = |kind: &str, reading: &str| {
+        let sent = |stream, text: &str| body(stream, text.as_bytes(), now()).err();
+        let at = |id: &str, time: &str, kind: &str, reading: &str| {
             let text = format!(
-                r#"{{"id":"a","agent":"p0","device_id":"d","time":"2026-01-01T08:00:13Z","clock":"synced",
+                r#"{{"id":"{id}","agent":"p0","device_id":"d","time":"{time}","clock":"synced",
                     "kind":"{kind}","reading":{reading}}}"#
             );
-            body(Stream::Energy, text.as_bytes()).err()
+            sent(Stream::Energy, &text)
         };
+        let record = |kind: &str, reading: &str| at("a", NOW, kind, reading);
         assert_eq!(record("energy", r#"{"power_w":40000}"#), None);
-        assert_eq!(record("energy", r#"{"power_w":2e6}"#), Some(Skipped::OutOfRange));
+        assert_eq!(record("energy", r#"{"power_w":2e6}"#), Some(Skipped::Refused));
         assert_eq!(record("plug", "{}"), Some(Skipped::Malformed));
-        assert_eq!(body(Stream::Energy, b"hello").err(), Some(Skipped::Malformed));
-        assert_eq!(body(Stream::Events, b"{}").err(), Some(Skipped::Malformed));
-        let large = format!(r#"{{"meter_id":"{}"}}"#, "x".repeat(MAX_DATA_BYTES));
+        assert_eq!(sent(Stream::Energy, "hello"), Some(Skipped::Malformed));
+        assert_eq!(sent(Stream::Events, "{}"), Some(Skipped::Malformed));
+        // An agent whose clock is ahead would make every right value of a device look old.
+        assert_eq!(at("a", "2026-01-01T08:59:00Z", "energy", "{}"), None);
+        assert_eq!(
+            at("a", "2026-01-01T10:01:00Z", "energy", "{}"),
+            Some(Skipped::Refused)
+        );
+        assert_eq!(at("", NOW, "energy", "{}"), Some(Skipped::Refused));
+        assert_eq!(at(&"x".repeat(257), NOW, "energy", "{}"), Some(Skipped::Refused));
+        let event = r#"{"id":"p0/1/7","agent":"p0","time":"2019-01-01T08:00:00Z","type":"clock_step","step_seconds":2.5}"#;
+        assert_eq!(sent(Stream::Events, event), Some(Skipped::Refused));
+        let large = format!(r#"{{"meter_type":"{}"}}"#, "x".repeat(MAX_DATA_BYTES));
         assert_eq!(record("energy", &large), Some(Skipped::TooLarge));
     }
 }

@@ -1,15 +1,7 @@
 //! Bytes from a topic to a row, or to the reason why they are none. Pure: the time comes in as an argument.
 
-use chrono::{DateTime, TimeDelta, TimeZone, Utc};
-use telemetry::{Event, EventBody, Kind, Reading, Record, topic};
-
-/// How far ahead of the sink's clock a row may be. An agent that is synchronised is within milliseconds; an hour
-/// forgives a household whose cluster lost its time server for a while.
-pub const MAX_AHEAD: TimeDelta = TimeDelta::hours(1);
-
-/// Longest id and meter id in bytes. Both are part of keys, and an index takes no key that does not fit a page; agents' ids have
-/// some twenty bytes.
-const MAX_KEY_BYTES: usize = 256;
+use chrono::{DateTime, Utc};
+use telemetry::{Event, Kind, Record, Refusal, topic};
 
 /// Longest detail of a reason in bytes: parsers quote what they did not understand, and that may be a megabyte.
 const MAX_DETAIL_BYTES: usize = 512;
@@ -89,7 +81,7 @@ pub enum Reason {
     WrongKind,
     /// A physical value no device can have measured, or a key longer than any index takes.
     OutOfRange,
-    /// More than [`MAX_AHEAD`] ahead of the sink's clock, or before 2020.
+    /// More than [`telemetry::MAX_AHEAD`] ahead of the sink's clock, or before 2020.
     TimeOutOfRange,
     /// A text with U+0000, which PostgreSQL cannot store.
     NulCharacter,
@@ -145,6 +137,18 @@ impl Poison {
     }
 }
 
+impl From<Refusal> for Poison {
+    fn from(refusal: Refusal) -> Self {
+        let reason = match refusal {
+            Refusal::NoId => Reason::Malformed,
+            Refusal::LongKey { .. } | Refusal::OutOfRange(_) => Reason::OutOfRange,
+            Refusal::NulCharacter(_) => Reason::NulCharacter,
+            Refusal::BeforeAll(_) | Refusal::Ahead { .. } => Reason::TimeOutOfRange,
+        };
+        Self::new(reason, refusal)
+    }
+}
+
 impl std::fmt::Display for Poison {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}: {}", self.reason.as_str(), self.detail)
@@ -169,81 +173,15 @@ fn reading(kind: Kind, payload: &[u8], now: DateTime<Utc>) -> Result<Record, Poi
         let detail = format!("kind {} in the topic of {}", found.as_str(), kind.as_str());
         return Err(Poison::new(Reason::WrongKind, detail));
     }
-    check_id(&record.id)?;
-    check_text("id", Some(&record.id))?;
-    check_text("agent", Some(&record.agent))?;
-    check_text("location", record.location.as_deref())?;
-    if let Reading::Energy(energy) = &record.reading {
-        check_text("meter_id", energy.meter_id.as_deref())?;
-        check_key("meter_id", energy.meter_id.as_deref().unwrap_or_default())?;
-        check_text("meter_type", energy.meter_type.as_deref())?;
-    }
-    if let Some(error) = record.reading.out_of_range() {
-        return Err(Poison::new(Reason::OutOfRange, error));
-    }
-    check_time(record.time, now)?;
+    record.acceptable(now)?;
     Ok(record)
 }
 
 fn event(payload: &[u8], now: DateTime<Utc>) -> Result<Event, Poison> {
     let event: Event =
         serde_json::from_slice(payload).map_err(|error| Poison::new(Reason::Malformed, error))?;
-    check_id(&event.id)?;
-    check_text("id", Some(&event.id))?;
-    check_text("agent", event.agent.as_deref())?;
-    match &event.body {
-        EventBody::BufferLoss { reason, .. } => check_text("reason", Some(reason))?,
-        EventBody::OutboxChanged { status, .. } => check_text("status", Some(status))?,
-        EventBody::ClockStep { .. } | EventBody::DeviceOnline { .. } | EventBody::CommandOutcome { .. } => {}
-    }
-    check_time(event.time, now)?;
+    event.acceptable(now)?;
     Ok(event)
-}
-
-/// The id is the identity of a row: an empty one would make every such record the same.
-fn check_id(id: &str) -> Result<(), Poison> {
-    if id.is_empty() {
-        Err(Poison::new(Reason::Malformed, "id is empty"))
-    } else {
-        check_key("id", id)
-    }
-}
-
-fn check_key(field: &str, text: &str) -> Result<(), Poison> {
-    if text.len() > MAX_KEY_BYTES {
-        let detail = format!("{field} has {} bytes, {MAX_KEY_BYTES} are allowed", text.len());
-        return Err(Poison::new(Reason::OutOfRange, detail));
-    }
-    Ok(())
-}
-
-fn check_text(field: &str, text: Option<&str>) -> Result<(), Poison> {
-    match text {
-        Some(text) if text.contains('\0') => Err(Poison::new(
-            Reason::NulCharacter,
-            format!("{field} has the character U+0000"),
-        )),
-        _ => Ok(()),
-    }
-}
-
-fn check_time(time: DateTime<Utc>, now: DateTime<Utc>) -> Result<(), Poison> {
-    // Nothing of this software existed before 2020: such a time comes from a clock that was never set.
-    let earliest = Utc
-        .with_ymd_and_hms(2020, 1, 1, 0, 0, 0)
-        .single()
-        .expect("a fixed, unambiguous date");
-    if time < earliest {
-        return Err(Poison::new(
-            Reason::TimeOutOfRange,
-            format!("{time} is before 2020"),
-        ));
-    }
-    if time > now + MAX_AHEAD {
-        let detail = format!("{time} is more than an hour ahead of the sink's clock, {now}");
-        return Err(Poison::new(Reason::TimeOutOfRange, detail));
-    }
-    Ok(())
 }
 
 #[cfg(test)]

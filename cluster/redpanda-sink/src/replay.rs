@@ -11,14 +11,15 @@
 
 use std::collections::HashSet;
 use std::io::Write;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
 use base64::{Engine, prelude::BASE64_STANDARD};
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
-use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
-use rdkafka::{ClientConfig, Message, Offset, TopicPartitionList};
+use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer, ProducerContext};
+use rdkafka::{ClientConfig, ClientContext, Message, Offset, TopicPartitionList};
 use service::KafkaSettings;
 use telemetry::{DeadLetter, Origin, Stage, topic};
 
@@ -86,13 +87,13 @@ pub fn run(kafka: &KafkaSettings, arguments: &Arguments, out: &mut impl Write) -
         .set("queued.max.messages.kbytes", QUEUED_KBYTES)
         .create()
         .context("cannot create the consumer")?;
-    let producer: BaseProducer = ClientConfig::from_iter(kafka.properties())
+    let producer: BaseProducer<Report> = ClientConfig::from_iter(kafka.properties())
         .set("client.id", "redpanda-sink-replay")
         .set("enable.idempotence", "true")
         .set("partitioner", "murmur2_random")
         .set("message.timeout.ms", ANSWER_LIMIT.as_millis().to_string())
         .set("linger.ms", "0")
-        .create()
+        .create_with_context(Report::default())
         .context("cannot create the producer")?;
 
     let name = arguments.topic.topic();
@@ -182,15 +183,39 @@ fn verdict(letter: &DeadLetter, arguments: &Arguments, origins: &mut HashSet<(i3
     }
 }
 
+/// Why the record that was sent last was not taken: a flush ends well for those as well.
+#[derive(Default)]
+struct Report(Mutex<Option<KafkaError>>);
+
+impl ClientContext for Report {}
+
+impl ProducerContext for Report {
+    type DeliveryOpaque = ();
+
+    fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
+        let refusal = result.as_ref().err().map(|(error, _)| error.clone());
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = refusal;
+    }
+}
+
 /// Sends one record and waits until the broker has it.
-fn send(producer: &BaseProducer, topic: &str, key: Option<&[u8]>, payload: &[u8]) -> anyhow::Result<()> {
+fn send(
+    producer: &BaseProducer<Report>,
+    topic: &str,
+    key: Option<&[u8]>,
+    payload: &[u8],
+) -> anyhow::Result<()> {
     let mut record = BaseRecord::<[u8], [u8]>::to(topic).payload(payload);
     if let Some(key) = key {
         record = record.key(key);
     }
     producer.send(record).map_err(|(error, _)| error)?;
     producer.flush(ANSWER_LIMIT)?;
-    Ok(())
+    let refusal = &producer.context().0;
+    match refusal.lock().unwrap_or_else(PoisonError::into_inner).take() {
+        Some(error) => Err(error.into()),
+        None => Ok(()),
+    }
 }
 
 /// A reason on one line: it may quote what a device sent.

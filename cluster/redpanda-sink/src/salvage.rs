@@ -55,6 +55,7 @@ fn make_statements(source: Source) -> Statements {
             total bigint;
             new bigint;
             inserted bigint := 0;
+            reached bigint;
         begin
             select count(*) into total from {staging};
             while at < total loop
@@ -69,11 +70,12 @@ fn make_statements(source: Source) -> Statements {
                     inserted := inserted + new;
                     at := at + {PART_ROWS};
                 exception when {REFUSALS} then
+                    reached := currval('pg_temp.reached') - 1;
                     begin
-                        {into} {staging} where place = currval('pg_temp.reached') - 1 {once};
+                        {into} {staging} where place = reached {once};
                         raise exception 'accepted alone' using errcode = '{NOT_AT_FAULT}';
                     exception when {REFUSALS} then
-                        update {staging} set refused = sqlerrm where place = currval('pg_temp.reached') - 1;
+                        update {staging} set refused = sqlerrm where place = reached;
                     end;
                 end;
             end loop;

@@ -119,8 +119,12 @@ impl Writer {
         // Statement texts carry no values, but a line for each would be a line for each batch.
         let options = options
             .application_name("redpanda-sink")
-            // The notice that a temporary table exists would be one for each large batch.
-            .options([("client_min_messages", "warning")])
+            .options([
+                // The notice that a temporary table exists would be one for each large batch.
+                ("client_min_messages", "warning"),
+                // What is given up here must not go on there, with its locks, in front of the next attempt.
+                ("statement_timeout", &format!("{}s", ATTEMPT_LIMIT.as_secs())),
+            ])
             .disable_statement_logging();
         Self {
             options,

@@ -3,6 +3,7 @@
 //! Producers and consumers compile against these types, and the JSON samples in `samples/` hold both sides to
 //! the same text. This crate never talks to a broker, a database or a device, and it never reads a clock.
 
+mod acceptance;
 mod command;
 mod dead_letter;
 mod device_id;
@@ -12,6 +13,7 @@ mod reading;
 mod record;
 pub mod topic;
 
+pub use acceptance::{MAX_AHEAD, MAX_KEY_BYTES, Refusal};
 pub use command::{Command, CommandAction, WantedSettings};
 pub use dead_letter::{DeadLetter, Origin, Stage};
 pub use device_id::{DeviceId, InvalidDeviceId};

@@ -11,7 +11,7 @@ use stack::part::eventually;
 use telemetry::topic;
 use tokio::process::Command;
 
-use crate::world::{WITHIN, World, record, start_of_data, with_world};
+use crate::world::{WITHIN, World, record, start_of_data, with_own_world, with_world};
 
 /// Runs the command and gives its exit code and what it printed.
 async fn replay(world: &World, arguments: &[&str]) -> Result<(Option<i32>, String)> {
@@ -115,6 +115,38 @@ fn a_letter_whose_cause_is_gone_becomes_a_row() -> Result<()> {
             code == Some(64) && text.contains("no topic of this sink"),
             "{text}"
         );
+        Ok(())
+    })
+}
+
+#[test]
+fn a_letter_that_the_broker_refuses_is_not_called_sent() -> Result<()> {
+    with_own_world("replay-refused", async |world: &World| {
+        let letter = |id: &str, filler: usize| {
+            let mut value: serde_json::Value =
+                serde_json::from_slice(&record(topic::PLUG, "replay-1", id, start_of_data(), 1.0))
+                    .expect("JSON");
+            value["location"] = "x".repeat(filler).into();
+            let letter = json!({"reason": "replay_test: large", "stage": "insert", "truncated": false,
+                "origin": {"topic": topic::PLUG, "partition": 0, "offset": filler},
+                "payload_base64": BASE64_STANDARD.encode(value.to_string())});
+            (topic::DEAD_LETTER, "replay-1", letter.to_string().into_bytes())
+        };
+        world
+            .produce(&[letter("p0/replay/2", 1), letter("p0/replay/3", 5_000)])
+            .await?;
+        world.kafka.set_max_message_bytes(topic::PLUG, 2_000).await?;
+        let (code, text) = replay(world, &["--topic", topic::PLUG]).await?;
+        ensure!(code == Some(1), "{code:?}: {text}");
+        ensure!(
+            text.contains("letter 0: sent") && !text.contains("letter 1: sent"),
+            "{text}"
+        );
+        ensure!(
+            text.contains("letter 1 was not sent; go on with --from-offset 1"),
+            "{text}"
+        );
+        ensure!(records_of(world, topic::PLUG).await? == 1);
         Ok(())
     })
 }
