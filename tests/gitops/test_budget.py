@@ -40,7 +40,8 @@ def of_release(release):
         resources = value.get("resources", {})
         if "requests" not in resources or "storage" in resources["requests"]:
             continue
-        node = node_of(value.get("nodeSelector"))
+        pod = value.get("statefulset", {}).get("podTemplate", {}).get("spec", {})
+        node = node_of(value.get("nodeSelector") or pod.get("nodeSelector"))
         if "node-exporter" in "".join(map(str, path)):
             node = "each"
         cpu, memory = amount(resources)
