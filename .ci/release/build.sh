@@ -61,6 +61,21 @@ has_rustup_target() {
 
 has_cross() { have cross && docker info >/dev/null 2>&1; }
 
+# What builds OpenSSL, librdkafka and Zig's place in Python. Cargo itself is rustup's to bring, or the source way's.
+install_host_tools() {
+  local missing=()
+  have cc || missing+=(gcc libc6-dev)
+  have make || missing+=(make)
+  have perl || missing+=(perl)
+  python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3-venv)
+  [ ${#missing[@]} -gt 0 ] || return 0
+  have apt-get || fail "missing here, by Debian's names: ${missing[*]}"
+  say "installing with apt-get: ${missing[*]}"
+  as_root apt-get update -qq
+  as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq -o Dpkg::Use-Pty=0 --no-install-recommends \
+    "${missing[@]}" >/dev/null || fail "apt-get could not install: ${missing[*]}"
+}
+
 install_source() {
   has_source && return 0
   have apt-get || return 1
@@ -88,6 +103,8 @@ case $way in
     ;;
   *) usage >&2; exit 64 ;;
 esac
+
+[ "$way" = cross ] || install_host_tools
 
 # One time for everything that would write the present one into what it builds.
 SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git -C "$root" log -1 --format=%ct)}
