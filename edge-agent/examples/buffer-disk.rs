@@ -85,7 +85,6 @@ impl Load {
             bytes: message.encode(),
             side,
             line: None,
-            cuts: false,
             reserved: false,
             done: Box::new(move |outcome| {
                 let sequence = outcome.expect("the disk takes it");

@@ -117,9 +117,8 @@ impl Intake {
     }
 
     fn refuse(&self, captured: Captured, why: CaptureRefused) {
-        // Without an acknowledgement nobody sends it again, and what follows need not wait for that.
-        if let (Some(line), true) = (captured.line, captured.done.is_some()) {
-            line.store(true, Ordering::Release);
+        if let Some(line) = captured.line {
+            line.refused();
         }
         refused(&self.counters, &self.losses, captured.stamp, why);
         if let Some(done) = captured.done {
@@ -146,7 +145,6 @@ impl Intake {
         match self.known.judge(attempt, &captured.topic, content, now_ms) {
             Verdict::New { side, fate } => {
                 let done = captured.done;
-                let cuts = done.is_some();
                 let (counters, losses) = (self.counters.clone(), self.losses.clone());
                 let stamp = captured.stamp;
                 let settle = move |kept: Result<(), CaptureRefused>| {
@@ -175,7 +173,6 @@ impl Intake {
                     bytes: message.encode(),
                     side,
                     line: captured.line,
-                    cuts,
                     reserved: false,
                     done: Box::new(move |outcome| settle(outcome.map(|_| ()).map_err(refusal))),
                 })

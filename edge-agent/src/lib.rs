@@ -31,6 +31,7 @@ pub mod forward;
 pub mod fuzz;
 pub mod intake;
 pub mod kafka;
+pub mod line;
 pub mod losses;
 pub mod message;
 pub mod mqtt;

@@ -6,10 +6,7 @@
 use std::{
     collections::{HashMap, HashSet, VecDeque},
     net::SocketAddr,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
 
@@ -40,6 +37,7 @@ use super::{
         SubscribeVerdict, Version,
     },
 };
+use crate::line::Line;
 
 /// Filters of one SUBSCRIBE that are handled before others get their turn.
 const FILTERS_AT_A_TIME: usize = 16;
@@ -175,7 +173,7 @@ pub async fn run(broker: Arc<Broker>, stream: Stream, from: Peer, stop: Cancella
         generation: connected.generation,
         pending: VecDeque::new(),
         held: None,
-        line: Arc::default(),
+        line: Line::default(),
         open: HashSet::new(),
         aliases: HashMap::new(),
         our_aliases: HashMap::new(),
@@ -235,8 +233,8 @@ pub struct Connection {
     pub(super) pending: VecDeque<PendingAck>,
     /// What waits for the store of sessions.
     pub(super) held: Option<Held>,
-    /// Set when a message of this connection was refused.
-    pub(super) line: Arc<AtomicBool>,
+    /// On which its messages go to the disk.
+    pub(super) line: Line,
     /// Packet ids of their messages above QoS 0 on this connection that are not finished.
     pub(super) open: HashSet<u16>,
     pub(super) aliases: HashMap<u16, Arc<str>>,

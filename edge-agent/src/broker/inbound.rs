@@ -210,11 +210,11 @@ impl Connection {
         payload: CapturedPayload,
     ) -> Result<Option<oneshot::Receiver<Result<(), CaptureRefused>>>, End> {
         self.broker.counters.captured.fetch_add(1, Ordering::Relaxed);
-        let (done, disk) = match publish.qos {
-            QoS::AtMostOnce => (None, None),
+        let (line, done, disk) = match publish.qos {
+            QoS::AtMostOnce => (self.line.of_sent_once(), None, None),
             _ => {
                 let (sender, receiver) = oneshot::channel();
-                (Some(sender), Some(receiver))
+                (self.line.of_resent(), Some(sender), Some(receiver))
             }
         };
         let captured = Captured {
@@ -226,7 +226,7 @@ impl Connection {
                 pkid: publish.pkid,
                 dup: publish.dup,
             }),
-            line: Some(self.line.clone()),
+            line: Some(line),
             done,
         };
         if self.broker.capture.send(captured).await.is_err() {

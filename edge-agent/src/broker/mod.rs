@@ -32,7 +32,7 @@ mod wire;
 use std::{
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -54,6 +54,7 @@ pub use users::{Users, UsersError, hash_password};
 pub use visitors::{Refusal, Refusals, Stranger, Visitor, Visitors, shown};
 
 use crate::clock::{Clock, Stamp};
+use crate::line::Line;
 
 /// A publish on a captured topic, on its way to the disk.
 #[derive(Debug)]
@@ -66,8 +67,8 @@ pub struct Captured {
     pub payload: CapturedPayload,
     /// Who sent it; `None` at QoS 0, for wills, and for clients whose id was made up for one connection.
     pub sender: Option<Sender>,
-    /// One for each connection, set when a message of it was refused: what follows is refused too, or order would break.
-    pub line: Option<Arc<AtomicBool>>,
+    /// Its place on the line of its connection.
+    pub line: Option<Line>,
     /// Answered when it is on disk, or refused. Dropped without an answer at shutdown: then nobody is told.
     pub done: Option<oneshot::Sender<Result<(), CaptureRefused>>>,
 }

@@ -20,6 +20,7 @@
 //! Removal is lazy: a removed entry may come back after a crash and be read again, never the reverse.
 //! This module never looks into an entry and knows nothing of MQTT or Kafka.
 
+mod append;
 mod ballast;
 mod checkpoint;
 mod frame;
@@ -46,6 +47,7 @@ use std::{
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot, watch};
 
+pub use append::{Append, AppendError, Done, Side};
 pub use group::CorruptGroup;
 pub use salvage::{Found, salvage};
 
@@ -118,23 +120,6 @@ impl Loss {
     }
 }
 
-/// Why an append was not kept.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum AppendError {
-    /// The byte limit is reached.
-    #[error("buffer is full")]
-    Full,
-    /// The disk refused the write or the sync; nothing is acknowledged until it works again.
-    #[error("buffer cannot be written")]
-    Disk,
-    /// The buffer is being closed.
-    #[error("buffer is closed")]
-    Closed,
-    /// It is larger than the buffer takes.
-    #[error("entry or value is too large for the buffer")]
-    TooLarge,
-}
-
 /// Why a buffer could not be opened or read.
 #[derive(Debug, thiserror::Error)]
 pub enum BufferError {
@@ -203,12 +188,6 @@ pub struct Batch {
     /// Where the next read begins.
     pub next: Option<Sequence>,
 }
-
-/// Called once with the outcome of an append, on the writer's thread: it must not block.
-pub type Done = Box<dyn FnOnce(Result<Sequence, AppendError>) + Send>;
-
-/// A change of a small durable value that rides with an append: `None` removes it.
-pub type Side = (Vec<u8>, Option<Vec<u8>>);
 
 /// A small durable value with its name, as read back.
 pub type NamedValue = (Vec<u8>, Vec<u8>);
@@ -436,7 +415,6 @@ impl Buffer {
             bytes,
             side: Vec::new(),
             line: None,
-            cuts: false,
             reserved,
             done,
         };
@@ -610,22 +588,6 @@ impl Buffer {
             }
         }
     }
-}
-
-/// An entry on its way into the buffer.
-pub struct Append {
-    /// The entry.
-    pub bytes: Vec<u8>,
-    /// Values written in the same group commit, atomically with the entry.
-    pub side: Vec<Side>,
-    /// Shared by entries that must not overtake each other: set when one was refused, and then the rest is refused too.
-    pub line: Option<Arc<AtomicBool>>,
-    /// Its sender hears of a refusal and sends it again, so what follows on its line must wait for that.
-    pub cuts: bool,
-    /// It may use the room that is kept back in a full buffer.
-    pub reserved: bool,
-    /// Called with the outcome.
-    pub done: Done,
 }
 
 #[cfg(test)]

@@ -82,7 +82,6 @@ impl Model {
             bytes: bytes.clone(),
             side,
             line: None,
-            cuts: false,
             reserved: false,
             done,
         };

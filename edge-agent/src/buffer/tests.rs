@@ -1,6 +1,7 @@
 //! The buffer against its promises: order, identity, durability over restarts, damage in one place only.
 
 use super::*;
+use crate::line::Line;
 
 fn limits() -> Limits {
     Limits {
@@ -362,19 +363,19 @@ async fn a_full_buffer_refuses_and_accepts_again_when_it_is_drained() {
     assert_eq!(buffer.stats().entries, before + 1);
     assert_eq!(buffer.append(noise(1 << 18)).await, Err(AppendError::Full));
     // What nobody sends again is refused alone: once there is room, what follows it on its line is kept.
-    for cuts in [false, true] {
-        let (line, (sender, receiver)) = (Arc::new(AtomicBool::new(false)), oneshot::channel());
+    let line = Line::default();
+    for (place, is_cut) in [(line.of_sent_once(), false), (line.of_resent(), true)] {
+        let (sender, receiver) = oneshot::channel();
         let append = Append {
             bytes: noise(1 << 18),
             side: Vec::new(),
-            line: Some(line.clone()),
-            cuts,
+            line: Some(place),
             reserved: false,
             done: Box::new(move |outcome| sender.send(outcome).unwrap()),
         };
         assert!(buffer.try_append(append).is_ok());
         assert_eq!(receiver.await.unwrap(), Err(AppendError::Full));
-        assert_eq!(line.load(std::sync::atomic::Ordering::Acquire), cuts);
+        assert_eq!(line.is_cut(), is_cut);
     }
     buffer.remove_before(Sequence(40));
     until("room again", || buffer.refusing().is_none()).await;
@@ -415,7 +416,8 @@ async fn a_buffer_that_drops_the_oldest_takes_everything_and_tells_what_it_dropp
 async fn what_follows_a_refused_entry_on_its_line_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let buffer = Buffer::open(dir.path(), limits()).unwrap();
-    let (cut, whole) = (Arc::new(AtomicBool::new(true)), Arc::new(AtomicBool::new(false)));
+    let (cut, whole) = (Line::default().of_resent(), Line::default());
+    cut.refused();
     let (sender, receiver) = std::sync::mpsc::channel();
     for (n, line) in [(1, &cut), (2, &whole), (3, &cut)] {
         let sender = sender.clone();
@@ -424,7 +426,6 @@ async fn what_follows_a_refused_entry_on_its_line_is_refused() {
             bytes: entry(n),
             side: Vec::new(),
             line: Some(line.clone()),
-            cuts: true,
             reserved: false,
             done,
         };
@@ -505,7 +506,6 @@ async fn small_values_survive_a_restart_and_ride_with_entries() {
                     bytes: entry(1),
                     side,
                     line: None,
-                    cuts: false,
                     reserved: false,
                     done
                 })
@@ -551,7 +551,6 @@ async fn a_buffer_whose_writer_panicked_has_ended_and_refuses() {
         bytes: entry(2),
         side: Vec::new(),
         line: None,
-        cuts: false,
         reserved: false,
         done: Box::new(|_| panic!("a test")),
     };

@@ -3,7 +3,7 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::Ordering,
         mpsc::{Receiver, RecvTimeoutError, SyncSender},
     },
     time::{Duration, Instant},
@@ -19,6 +19,7 @@ use super::{
     segment::SEGMENT_BYTES,
     values::Mark,
 };
+use crate::line::Line;
 
 type PutDone = oneshot::Sender<Result<(), AppendError>>;
 
@@ -521,12 +522,9 @@ fn value((name, value): &Side, put: bool) -> Value {
 
 /// What comes after a refused append on the same line is refused as well: its sender sends both again, in order.
 fn refuse_followers(appends: &mut Vec<Append>) {
-    let is_cut =
-        |line: &Option<Arc<AtomicBool>>| line.as_ref().is_some_and(|line| line.load(Ordering::Acquire));
-    if appends.iter().any(|append| is_cut(&append.line)) {
-        let (refused, kept) = std::mem::take(appends)
-            .into_iter()
-            .partition(|append| is_cut(&append.line));
+    let is_cut = |append: &Append| append.line.as_ref().is_some_and(Line::is_cut);
+    if appends.iter().any(is_cut) {
+        let (refused, kept) = std::mem::take(appends).into_iter().partition(is_cut);
         *appends = kept;
         refuse(
             Pending {
@@ -540,8 +538,8 @@ fn refuse_followers(appends: &mut Vec<Append>) {
 
 fn refuse(pending: Pending, why: AppendError) {
     for append in pending.appends {
-        if let (Some(line), true) = (append.line, append.cuts) {
-            line.store(true, Ordering::Release);
+        if let Some(line) = append.line {
+            line.refused();
         }
         (append.done)(Err(why));
     }
