@@ -265,7 +265,7 @@ impl Relay {
     ) -> Result<Duration, RoundError> {
         let unsettled = settled_at.saturating_duration_since(Instant::now());
         if unsettled.is_zero() {
-            self.end_what_ran_out(connection).await?;
+            end_what_ran_out(connection).await?;
         } else {
             progress::wake(connection).await?;
         }
@@ -281,35 +281,6 @@ impl Relay {
             Duration::from_secs_f64(seconds.clamp(0.0, 86_400.0))
         });
         Ok(due.max(unsettled).min(self.pace.poll))
-    }
-
-    async fn end_what_ran_out(&self, connection: &mut PgConnection) -> Result<(), sqlx::Error> {
-        sqlx::query(
-            "update outbox set status = 'expired', finished_at = now(), next_attempt = null, waiting_since = null,
-                 reason = coalesce(reason, 'not confirmed within its time'), updated_at = now()
-             where status in ('pending', 'published') and expires_at <= clock_timestamp()",
-        )
-        .execute(&mut *connection)
-        .await?;
-        // An attempt had its time. The last one may still be done while its agent has not answered: it stays open until it
-        // expires, after which no agent does it.
-        let timed_out = "status = 'published' and next_attempt is null and waiting_since is null and due_at <= clock_timestamp()";
-        sqlx::query(sqlx::AssertSqlSafe(format!(
-            "update outbox set
-                 status = case when attempts >= $1 and answered >= attempts then 'failed' else status end,
-                 finished_at = case when attempts >= $1 and answered >= attempts then now() end,
-                 reason = case
-                     when attempts >= $1 and answered >= attempts then coalesce(reason, 'the device did not confirm it')
-                     when answered < attempts then 'the agent has not answered'
-                     else reason end,
-                 waiting_since = case when attempts < $1 then sent_at end,
-                 due_at = expires_at, updated_at = now()
-             where {timed_out}"
-        )))
-        .bind(MAX_ATTEMPTS)
-        .execute(&mut *connection)
-        .await?;
-        progress::wake(connection).await
     }
 
     async fn send(&self, connection: &mut PgConnection) -> Result<(), RoundError> {
@@ -330,17 +301,10 @@ impl Relay {
                     continue;
                 }
             };
+            // Before it is produced: a device may have answered by the time the broker has.
+            let sent_at = Utc::now();
             self.produce(topic::COMMANDS, &row.device_id, &command).await?;
-            sqlx::query(
-                "update outbox set status = 'published', attempts = $2, next_attempt = null, sent_at = now(),
-                     due_at = least(now() + make_interval(secs => $3), expires_at), updated_at = now()
-                 where id = $1 and next_attempt = $2 and status in ('pending', 'published')",
-            )
-            .bind(row.id)
-            .bind(row.next_attempt)
-            .bind(self.pace.wait.as_secs_f64())
-            .execute(&mut *connection)
-            .await?;
+            mark_sent(connection, row.id, row.next_attempt, sent_at, self.pace.wait).await?;
             self.metrics.sent.inc();
             tracing::info!(
                 outbox_id = row.id,
@@ -449,6 +413,57 @@ impl Relay {
     }
 }
 
+/// Notes that an attempt is with the broker. What the device reports from `sent_at` on may be about it.
+async fn mark_sent(
+    connection: &mut PgConnection,
+    id: i64,
+    attempt: i16,
+    sent_at: DateTime<Utc>,
+    wait: Duration,
+) -> Result<(), sqlx::Error> {
+    sqlx::query(
+        "update outbox set status = 'published', attempts = $2, next_attempt = null, sent_at = $3,
+             due_at = least(now() + make_interval(secs => $4), expires_at), updated_at = now()
+         where id = $1 and next_attempt = $2 and status in ('pending', 'published')",
+    )
+    .bind(id)
+    .bind(attempt)
+    .bind(sent_at)
+    .bind(wait.as_secs_f64())
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+async fn end_what_ran_out(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+    sqlx::query(
+        "update outbox set status = 'expired', finished_at = now(), next_attempt = null, waiting_since = null,
+             reason = coalesce(reason, 'not confirmed within its time'), updated_at = now()
+         where status in ('pending', 'published') and expires_at <= clock_timestamp()",
+    )
+    .execute(&mut *connection)
+    .await?;
+    // An attempt had its time. The last one may still be done while its agent has not answered: it stays open until it
+    // expires, after which no agent does it.
+    let timed_out = "status = 'published' and next_attempt is null and waiting_since is null and due_at <= clock_timestamp()";
+    sqlx::query(sqlx::AssertSqlSafe(format!(
+        "update outbox set
+             status = case when attempts >= $1 and answered >= attempts then 'failed' else status end,
+             finished_at = case when attempts >= $1 and answered >= attempts then now() end,
+             reason = case
+                 when attempts >= $1 and answered >= attempts then coalesce(reason, 'the device did not confirm it')
+                 when answered < attempts then 'the agent has not answered'
+                 else reason end,
+             waiting_since = case when attempts < $1 then sent_at end,
+             due_at = expires_at, updated_at = now()
+         where {timed_out}"
+    )))
+    .bind(MAX_ATTEMPTS)
+    .execute(&mut *connection)
+    .await?;
+    progress::wake(connection).await
+}
+
 impl Row {
     fn command(&self) -> anyhow::Result<Command> {
         let action = match self.kind.as_str() {
@@ -468,5 +483,42 @@ impl Row {
             expires_at: self.expires_at,
             action,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A Shelly plug that ignores a command reports its state once, in answer to the agent's question, and that answer can be
+    /// there before the broker has acknowledged the command. It is a sign of life all the same.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn what_a_device_reports_while_a_command_is_being_sent_makes_its_next_attempt_due() {
+        let folder = stack::guardian::run().unwrap().data("relay").unwrap();
+        let postgres = stack::postgres::Postgres::start(&folder).await.unwrap();
+        let url = postgres.url("settings", "homelab_settings");
+        let mut connection = <PgConnection as sqlx::Connection>::connect(&url).await.unwrap();
+        sqlx::query(
+            "insert into outbox (id, device_id, agent, kind, wanted, asked, requested_by, expires_at)
+             overriding system value
+             values (1, 'plug', 'p0', 'plug_power', '{\"on\": true}', '{}', 'x', now() + interval '1 hour')",
+        )
+        .execute(&mut connection)
+        .await
+        .unwrap();
+        let sent_at = Utc::now();
+        sqlx::query("insert into power_plugs (plug_id, agent, is_on, reported_at) values ('plug', 'p0', false, clock_timestamp())")
+            .execute(&mut connection)
+            .await
+            .unwrap();
+        mark_sent(&mut connection, 1, 1, sent_at, Duration::ZERO)
+            .await
+            .unwrap();
+        end_what_ran_out(&mut connection).await.unwrap();
+        let next: Option<i16> = sqlx::query_scalar("select next_attempt from outbox")
+            .fetch_one(&mut connection)
+            .await
+            .unwrap();
+        assert_eq!(next, Some(2));
     }
 }

@@ -42,7 +42,7 @@ impl Row {
             self.attempts = attempt;
             self.next_attempt = None;
             self.status = "published".to_owned();
-            self.sent_at = Some(now);
+            self.sent_at = Some(time);
             self.due_at = (now + wait).min(self.expires_at);
         }
         let news = attempt > self.answered;
@@ -137,7 +137,7 @@ mod tests {
             (one.status.as_str(), one.attempts, one.next_attempt),
             ("published", 1, None)
         );
-        assert_eq!((one.sent_at, one.due_at), (Some(at(3)), at(93)));
+        assert_eq!((one.sent_at, one.due_at), (Some(at(2)), at(93)));
     }
 
     #[test]
