@@ -20,13 +20,13 @@ TEXT
 }
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
-tools=$root/target/tools/release
+speaker=release
+# shellcheck source=tests/stack/install.sh
+source "$root/tests/stack/install.sh"
+release_tools=$tools/release
 place=$root/target/dist
 way=
 target=
-say() { echo "release: $*" >&2; }
-fail() { say "$@"; exit 1; }
-have() { command -v "$1" >/dev/null 2>&1; }
 
 while [ $# -gt 0 ]; do
   case $1 in
@@ -47,10 +47,6 @@ distribution_rustc=/usr/bin/rustc
 source_of() { echo "$("$distribution_rustc" --print sysroot)/lib/rustlib/src/rust/library"; }
 has_source() { [ -x "$distribution_rustc" ] && [ -f "$(source_of)/Cargo.lock" ]; }
 
-as_root() {
-  if [ "$(id -u)" -eq 0 ]; then "$@"; elif have sudo; then sudo "$@"; else return 1; fi
-}
-
 has_rustup_target() {
   have rustup || return 1
   rustup target list --installed 2>/dev/null | grep -qx "$target" && return 0
@@ -61,29 +57,19 @@ has_rustup_target() {
 
 has_cross() { have cross && docker info >/dev/null 2>&1; }
 
-# What builds OpenSSL, librdkafka and Zig's place in Python. Cargo itself is rustup's to bring, or the source way's.
+# What OpenSSL and librdkafka are built with, and Python for Zig. Cargo comes from rustup, or with the source way.
 install_host_tools() {
-  local missing=()
-  have cc || missing+=(gcc libc6-dev)
-  have make || missing+=(make)
-  have perl || missing+=(perl)
-  python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3-venv)
-  [ ${#missing[@]} -gt 0 ] || return 0
-  have apt-get || fail "missing here, by Debian's names: ${missing[*]}"
-  say "installing with apt-get: ${missing[*]}"
-  as_root apt-get update -qq
-  as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq -o Dpkg::Use-Pty=0 --no-install-recommends \
-    "${missing[@]}" >/dev/null || fail "apt-get could not install: ${missing[*]}"
+  { have cc && have make; } || need "a C compiler" "gcc libc6-dev make" "gcc make" base-devel -
+  have perl || need "Perl" perl perl perl -
+  python3 -c 'import ensurepip, venv' 2>/dev/null || need "Python with venv" "python3 python3-venv" python3 python python
+  install_needed || fail "install by hand what is named above, then run this again"
 }
 
 install_source() {
   has_source && return 0
-  have apt-get || return 1
-  say "installing with apt-get: rustc-web cargo-web libstd-rust-web-dev rust-web-src"
-  as_root apt-get update -qq || return 1
-  as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq -o Dpkg::Use-Pty=0 --no-install-recommends \
-    rustc-web cargo-web libstd-rust-web-dev rust-web-src >/dev/null || return 1
-  has_source
+  [ "$manager" = apt-get ] || return 1
+  need "a Rust compiler with the source of its library" "rustc-web cargo-web libstd-rust-web-dev rust-web-src" - - -
+  install_needed && has_source
 }
 
 case $way in
@@ -120,20 +106,14 @@ fi
 
 # --- Zig and cargo-zigbuild, at one version, for this tree only.
 here=$root/.ci/release
-if ! cmp -s "$here/requirements.txt" "$tools/requirements.txt"; then
-  say "installing Zig and cargo-zigbuild from PyPI into target/tools"
-  rm -rf "$tools"
-  python3 -m venv "$tools"
-  "$tools/bin/pip" install --quiet --disable-pip-version-check -r "$here/requirements.txt" >&2
-  cp "$here/requirements.txt" "$tools/"
-fi
-export PATH=$tools/bin:$PATH
+python_environment "Zig and cargo-zigbuild" "$release_tools" "$here/requirements.txt"
+export PATH=$release_tools/bin:$PATH
 
 # --- Compilers for librdkafka's and OpenSSL's own build systems, which know nothing of cargo's targets. They are found by
 # name in PATH, because OpenSSL writes the words it was compiled with into the library; for the same reason the paths to
 # forget are told here and not in CFLAGS.
 zig_target=${target%%-*}-linux-musl
-wrappers=$tools/bin
+wrappers=$release_tools/bin
 cargo_home=${CARGO_HOME:-$HOME/.cargo}
 for language in cc c++; do
   # Nothing unwinds through C: a panic in a callback of librdkafka's ends at its edge.

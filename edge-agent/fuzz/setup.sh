@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
 # Installs cargo-fuzz into target/tools, where it is missing: built from source, a minute or two.
 set -euo pipefail
+speaker=setup
+# shellcheck source=tests/stack/install.sh
+source "$(dirname "${BASH_SOURCE[0]}")/../../tests/stack/install.sh"
 
 version=0.13.2
-root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
-
-if ! "$root/target/tools/bin/cargo-fuzz" --version 2>/dev/null | grep -qF "$version"; then
-  echo "setup: installing with cargo: cargo-fuzz $version" >&2
-  cargo install --quiet --locked --force --root "$root/target/tools" --version "$version" cargo-fuzz
+if ! "$tools/bin/cargo-fuzz" --version 2>/dev/null | grep -qF "$version"; then
+  say "installing cargo-fuzz $version (built from source)"
+  quietly cargo install --quiet --locked --force --root "$tools" --version "$version" cargo-fuzz
 fi

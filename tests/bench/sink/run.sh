@@ -3,6 +3,9 @@
 # Arguments are the benchmark's own, see bench-sink --help.
 set -euo pipefail
 cd "$(dirname "$0")/../../.."
+speaker=bench
+# shellcheck source=tests/stack/install.sh
+source tests/stack/install.sh
 
 # Only the sink is measured; the program that measures it need not be fast.
 cargo build --locked --release -p redpanda-sink >&2
@@ -10,9 +13,9 @@ cargo build --locked -p bench-sink >&2
 
 options=(--sink target/release/redpanda-sink)
 connect=$PWD/target/tools/redpanda-connect
-if ! command -v go >/dev/null; then
-  options+=(--connect-missing "Go is not installed")
-elif (cd tests/bench/sink/connect && timeout 600 go build -o "$connect" . >&2); then
+if ! go=$(go_command); then
+  options+=(--connect-missing "Go could not be installed")
+elif (cd tests/bench/sink/connect && timeout 600 "$go" build -o "$connect" . >&2); then
   options+=(--connect "$connect")
 else
   options+=(--connect-missing "Redpanda Connect could not be built within 10 minutes")

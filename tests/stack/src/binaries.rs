@@ -1,4 +1,4 @@
-//! Where the binaries of this workspace are, built when need be.
+//! Where the binaries of this workspace are, built when need be, and which Node runs its scripts.
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -40,6 +40,20 @@ pub async fn folder() -> Result<PathBuf> {
         bail!("the services do not build");
     }
     Ok(folder.to_owned())
+}
+
+/// A command of Node's (`node`, `npm`): the one that `make setup` put into `target/tools/bin` where the machine's own was too old,
+/// otherwise the machine's.
+///
+/// # Errors
+/// When a folder in `PATH` has a colon in its name.
+pub fn node_command(program: &str) -> Result<Command> {
+    let machine = std::env::var_os("PATH").unwrap_or_default();
+    let folders = std::iter::once(root().join("target/tools/bin")).chain(std::env::split_paths(&machine));
+    let mut command = Command::new(program);
+    // npm finds its node by PATH as well.
+    command.env("PATH", std::env::join_paths(folders)?);
+    Ok(command)
 }
 
 /// The root of this repository.

@@ -6,11 +6,10 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
+use crate::binaries::node_command;
+use crate::{http, part::Part, port};
 use anyhow::{Context, Result, bail};
 use serde::Deserialize;
-use tokio::process::Command;
-
-use crate::{http, part::Part, port};
 
 /// The demo user's name, and its password.
 pub const DEMO_USER: &str = "demo";
@@ -64,7 +63,7 @@ impl Oidc {
         let address = port::free()?;
         let service_secret = format!("{:032x}", rand::random::<u128>());
         std::fs::create_dir_all(folder)?;
-        let mut node = Command::new("node");
+        let mut node = node_command("node")?;
         node.arg(program.join("server.mjs"))
             .env("OIDC_PORT", address.port().to_string())
             .env("OIDC_WEB_ORIGINS", web_origins.join(","))
@@ -72,7 +71,7 @@ impl Oidc {
             .env("OIDC_KEYS_FILE", folder.join("keys.json"));
         let part = Part::start("oidc", node)
             .await
-            .context("node is missing (20 or newer): run make setup")?;
+            .context("node is missing: run make setup")?;
         let oidc = Oidc {
             issuer: format!("http://{address}"),
             address,

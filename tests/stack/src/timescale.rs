@@ -9,12 +9,11 @@ use std::path::Path;
 use std::process::Output;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
-use tokio::net::TcpStream;
-use tokio::process::Command;
-
+use crate::binaries::node_command;
 use crate::part::Part;
 use crate::{port, postgres};
+use anyhow::{Context, Result, bail};
+use tokio::net::TcpStream;
 
 /// The only database it has.
 pub const DATABASE: &str = "postgres";
@@ -45,12 +44,12 @@ impl Timescale {
             );
         }
         let address = port::free()?;
-        let mut node = Command::new("node");
+        let mut node = node_command("node")?;
         node.arg(folder.join("server.mjs"))
             .arg(address.port().to_string());
         let part = Part::start(name, node)
             .await
-            .context("node is missing (20 or newer): run make setup")?;
+            .context("node is missing: run make setup")?;
         // It listens when the database is up.
         part.ready(READY_WITHIN, async || TcpStream::connect(address).await.is_ok())
             .await?;

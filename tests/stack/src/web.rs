@@ -4,10 +4,8 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::SystemTime;
 
+use crate::binaries::{node_command, root};
 use anyhow::{Context, Result, bail};
-use tokio::process::Command;
-
-use crate::binaries::root;
 
 /// The folder of the page, which is built then.
 ///
@@ -34,7 +32,7 @@ pub async fn built() -> Result<PathBuf> {
         bail!("the web page's packages are missing: npm ci --prefix cluster/heatpump-web, or run make setup");
     }
     eprintln!("stack: building the web page");
-    let output = Command::new("npm")
+    let output = node_command("npm")?
         .args(["run", "--silent", "build", "--prefix"])
         .arg(&folder)
         .stdin(Stdio::null())
