@@ -18,7 +18,7 @@ BROWSER := tests/browser
 help: ## this list
 	@echo "Homelab K12n. The two to begin with are: make demo, make test."
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /\1\t/' | \
-	  while IFS=$$'\t' read -r name text; do printf '  make %-14s %s\n' "$$name" "$$text"; done
+	  while IFS=$$'\t' read -r name text; do printf '  make %-16s %s\n' "$$name" "$$text"; done
 
 .PHONY: setup
 setup: ## install what is missing for everything below (system packages, npm packages, Kafka's jars)
@@ -54,6 +54,18 @@ check: setup-check ## formatting, clippy with warnings denied, tsc, eslint, shel
 
 .PHONY: test
 test: setup test-review test-rust test-ops test-web test-browser ## every test: Rust (unit, e2e), the tree and its documents, the web app's, and a real browser
+
+.PHONY: test-fresh
+test-fresh: ## make demo, make check and the set-up of make test on bare Debian 12 and 13, as root and with sudo; one JSON line (an hour)
+	@tests/fresh/setup.sh
+	@python3 tests/fresh/run.py
+
+.PHONY: test-fresh-setup
+test-fresh-setup: ## some of the set-ups on such machines, without the builds (5 minutes); .ci/run runs it
+	@python3 tests/fresh/test_install.py
+	@tests/fresh/setup.sh
+	@python3 tests/fresh/run.py --machine debian-12-sudo --part setup-demo --part setup-check
+	@python3 tests/fresh/run.py --machine debian-13-root --part setup-demo --part setup-test
 
 .PHONY: test-rust
 test-rust: setup build-rust ## the Rust tests alone: unit tests, and e2e against real Kafka and PostgreSQL
