@@ -2,8 +2,8 @@
 //! on the full disk, goes on serving subscribers and its admin port, drains when Kafka is there again, and takes messages
 //! again without hands.
 //!
-//! As root on Linux the disk is a tmpfs of its own, which is really full for every call. Elsewhere files may not grow past
-//! a limit (`RLIMIT_FSIZE`), which is what a full disk looks like to a write.
+//! The disk is a tmpfs of its own, which is really full for every call. Where nothing may be mounted ([`crate::namespaces`])
+//! this part is left out, and says so.
 
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
@@ -36,11 +36,11 @@ const SETTLE_WITHIN: Duration = Duration::from_secs(90);
 /// A small disk, taken away when it is dropped.
 struct Disk {
     folder: PathBuf,
-    mounted: bool,
 }
 
 impl Disk {
-    async fn new(folder: PathBuf) -> Result<Disk> {
+    /// None where nothing may be mounted.
+    async fn new(folder: PathBuf) -> Result<Option<Disk>> {
         std::fs::create_dir_all(&folder)?;
         let size = format!("size={DISK_MIB}m");
         let mut mount = Command::new("mount");
@@ -49,34 +49,17 @@ impl Disk {
             .stdin(std::process::Stdio::null())
             .stderr(std::process::Stdio::null());
         let mounted = mount.status().await.is_ok_and(|status| status.success());
-        let how = if mounted {
-            "a tmpfs"
-        } else {
-            "RLIMIT_FSIZE, because nothing may be mounted here"
-        };
-        eprintln!("faults: the small disk of {DISK_MIB} MiB is {how}");
-        Ok(Disk { folder, mounted })
-    }
-
-    fn wrapper(&self) -> Vec<String> {
-        if self.mounted {
-            return Vec::new();
-        }
-        // POSIX counts blocks of 512 bytes; the signal that comes with the limit is not what a full disk sends.
-        let script = format!("trap '' XFSZ; ulimit -f {}; exec \"$@\"", DISK_MIB << 11);
-        ["sh", "-c", &script, "sh"].map(str::to_owned).to_vec()
+        Ok(mounted.then_some(Disk { folder }))
     }
 }
 
 impl Drop for Disk {
     fn drop(&mut self) {
-        if self.mounted {
-            // Whatever still has it open ends with this run.
-            let _gone = std::process::Command::new("umount")
-                .arg("-l")
-                .arg(&self.folder)
-                .status();
-        }
+        // Whatever still has it open ends with this run.
+        let _gone = std::process::Command::new("umount")
+            .arg("-l")
+            .arg(&self.folder)
+            .status();
     }
 }
 
@@ -121,15 +104,18 @@ async fn routed(agent: SocketAddr) -> Result<()> {
 /// When the agent does not start on a full disk or nothing is settled in time.
 pub async fn run(times: u64) -> Result<Report> {
     let run = guardian::run()?;
+    let Some(disk) = Disk::new(run.data("disk")?).await? else {
+        eprintln!("faults: no full disk: neither root nor a user namespace may mount one here");
+        return Ok(Report::default());
+    };
     let kafka = Kafka::start(&run.data("kafka-disk")?).await?;
     kafka.create_topics(&telemetry::topic::ALL).await?;
     let broker = kafka.part().context("this Kafka is ours")?;
-    let disk = Disk::new(run.data("disk")?).await?;
     let agent = Agent::start(&Settings {
         name: "agent-disk".into(),
         data: disk.folder.join("data"),
         bootstrap: kafka.bootstrap().parse()?,
-        wrapper: disk.wrapper(),
+        wrapper: Vec::new(),
     })
     .await?;
     let ledger = Arc::new(Ledger::default());

@@ -17,6 +17,7 @@ pub mod fleet;
 pub mod kills;
 pub mod ledger;
 pub mod link;
+pub mod namespaces;
 pub mod packet;
 pub mod post;
 pub mod power;

@@ -4,10 +4,11 @@
 use std::{io::Write as _, path::Path};
 
 use anyhow::{Context, Result, bail};
-use faults::{Report, backlog, disk, kills, power};
+use faults::{Report, backlog, disk, kills, namespaces, power};
 
 #[tokio::main]
 async fn main() -> Result<()> {
+    namespaces::enter();
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let number = |word: &str| {

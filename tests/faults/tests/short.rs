@@ -4,11 +4,12 @@
 use std::path::Path;
 
 use anyhow::Result;
-use faults::{Report, backlog, disk, kills, power};
+use faults::{Report, backlog, disk, kills, namespaces, power};
 
 /// One program, one after the other: each needs a Kafka and the machine for itself.
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_acknowledged_is_lost_doubled_or_reordered() -> Result<()> {
+    namespaces::enter();
     let mut report = Report::default();
     report.add(
         kills::run(kills::Plan {
