@@ -21,6 +21,9 @@ const PART_BYTES: usize = 4 * 1024;
 /// sled's page cache. Everything is read once at start, and afterwards only written.
 const CACHE_BYTES: u64 = 2 * 1024 * 1024;
 
+/// A file in the store's folder, made when all the others are safe from a power cut, and before anything is committed.
+const COMPLETE: &str = "complete";
+
 /// Why the store cannot be opened or written.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
@@ -90,6 +93,12 @@ pub fn drop_snapshots(path: &Path) -> bool {
     dropped
 }
 
+/// Whether the power went while the store was made: sled writes and syncs its files one after the other. Nothing was ever
+/// committed to it.
+pub fn is_incomplete(path: &Path) -> bool {
+    path.exists() && !path.join(COMPLETE).exists()
+}
+
 /// Values by their keys.
 pub type Values = BTreeMap<Vec<u8>, Vec<u8>>;
 
@@ -130,6 +139,14 @@ impl Disk {
             .write(true)
             .open(path.join("db"))
             .map_err(io)?;
+        if is_incomplete(path) {
+            let complete = || {
+                data_file.sync_all()?;
+                File::create(path.join(COMPLETE))?.sync_all()?;
+                File::open(path)?.sync_all()
+            };
+            complete().map_err(io)?;
+        }
         Ok(Self {
             path: path.into(),
             tree,
