@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Puts what tests/gitops needs under target/gitops: a Python environment, kubectl, the custom resource definitions,
 # and, built from their Go modules, promtool and an API server with etcd. What is there already is kept. Nothing else of the
-# machine is changed, but for node_modules/ here and the caches of pip, npm and Go. It needs npm, openssl and Python 3 with venv, which make setup installs.
+# machine is changed, but for node_modules/ here and the caches of pip, npm and Go. It needs npm, openssl and Python 3 with venv,
+# which make setup installs.
 #
 # GITOPS_BUILD=no leaves the latter out: building them takes about 15 minutes and 3 GB on two cores, once.
 set -euo pipefail
