@@ -7,7 +7,7 @@
 //! It never commits an offset of a record that is not written, nor one of a partition that was taken away
 //! meanwhile: whoever has the partition now goes on from what was committed, and rows that come twice are ignored.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -173,7 +173,7 @@ fn push(batch: &mut Batch, context: &Context, message: &BorrowedMessage<'_>) {
     };
     let place = (source, message.partition());
     // A record of a partition that was taken away a moment ago may still come; its new owner reads it as well.
-    let Some(assignment) = context.assignment().of(place) else {
+    let Some(assignment) = context.assignment().first_record(place, message.offset()) else {
         return;
     };
     let raw = Raw {
@@ -214,6 +214,8 @@ fn store(consumer: &Consumer, batch: &Batch) {
 struct Assignment {
     given: u64,
     held: HashMap<Place, u64>,
+    /// Given, and no record of them came yet.
+    unread: HashSet<Place>,
     paused: bool,
 }
 
@@ -221,10 +223,23 @@ impl Assignment {
     fn give(&mut self, place: Place) {
         self.given += 1;
         self.held.insert(place, self.given);
+        self.unread.insert(place);
+    }
+
+    /// The number of the assignment of a partition of which a record came. The first one is logged: where reading begins
+    /// tells an operator whether the group had its offsets.
+    fn first_record(&mut self, place: Place, offset: i64) -> Option<u64> {
+        let assignment = self.of(place)?;
+        if self.unread.remove(&place) {
+            let (source, partition) = place;
+            tracing::info!(topic = source.topic(), partition, offset, "reading begins");
+        }
+        Some(assignment)
     }
 
     fn take(&mut self, place: Place) {
         self.held.remove(&place);
+        self.unread.remove(&place);
     }
 
     fn of(&self, place: Place) -> Option<u64> {

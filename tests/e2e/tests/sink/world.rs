@@ -202,6 +202,13 @@ impl World {
 
     /// The offsets a group has committed in a topic of readings.
     pub async fn committed(&self, group: &str, name: &'static str) -> Result<Vec<i64>> {
+        let all = self.all_committed(group).await?;
+        let of_topic = all.into_iter().filter(|((topic, _), _)| topic == name);
+        Ok(of_topic.map(|(_, offset)| offset).collect())
+    }
+
+    /// The offsets a group has committed, by topic and partition.
+    pub async fn all_committed(&self, group: &str) -> Result<BTreeMap<(String, i32), i64>> {
         let (bootstrap, group) = (self.kafka.bootstrap().to_owned(), group.to_owned());
         tokio::task::spawn_blocking(move || {
             let consumer: BaseConsumer = ClientConfig::new()
@@ -209,17 +216,17 @@ impl World {
                 .set("group.id", &group)
                 .create()?;
             let mut partitions = TopicPartitionList::new();
-            partitions.add_partition_range(name, 0, topic::READING_PARTITIONS - 1);
+            for name in topic::READINGS {
+                partitions.add_partition_range(name, 0, topic::READING_PARTITIONS - 1);
+            }
             let committed = consumer.committed_offsets(partitions, Duration::from_secs(10))?;
-            let offsets = committed
-                .elements()
-                .iter()
-                .filter_map(|element| match element.offset() {
-                    Offset::Offset(offset) => Some(offset),
-                    _ => None,
-                })
-                .collect();
-            Ok(offsets)
+            let offsets = committed.elements().into_iter().filter_map(|element| {
+                let Offset::Offset(offset) = element.offset() else {
+                    return None;
+                };
+                Some(((element.topic().to_owned(), element.partition()), offset))
+            });
+            Ok(offsets.collect())
         })
         .await?
     }
