@@ -230,8 +230,8 @@ fn the_broker_may_go_and_come_back() -> Result<()> {
             "a broker that is away is no reason to be restarted"
         );
         broker.restart().await?;
-        // Asked beside the sink, for a broker that has only just been killed has been seen to answer without the offsets
-        // it had acknowledged; then the sink is right to read everything again.
+        // Asked beside the sink: should a broker that was killed come back without the offsets it had acknowledged, the
+        // sink is right to read everything again.
         let forgotten = async {
             let mut forgotten = Vec::new();
             loop {
