@@ -1,6 +1,6 @@
 /** The page as an app: installable, offline as far as its shell, never keeping an answer or a token. And its headers. */
 import { readFileSync } from 'node:fs';
-import { expect, type Page, test } from '@playwright/test';
+import { expect, type Page, type Route, test } from '@playwright/test';
 import { liveState, logIn, workerControls } from './page';
 import { stack } from './stack';
 
@@ -19,6 +19,10 @@ async function kept(page: Page): Promise<readonly { readonly address: string; re
     }
     return found;
   });
+}
+
+async function keepsConfiguration(page: Page): Promise<boolean> {
+  return (await kept(page)).some(({ address }) => address.endsWith('/config.json'));
 }
 
 test('the page can be installed', async ({ page, request }) => {
@@ -48,11 +52,41 @@ test('the page can be installed', async ({ page, request }) => {
   expect(installabilityErrors.filter(({ errorId }) => errorId !== 'in-incognito')).toEqual([]);
 });
 
+test('the configuration is kept also when the worker takes over a page that is still loading', async ({ context }) => {
+  const page = await context.newPage();
+  const held: Route[] = [];
+  // An image that does not come keeps the page from being loaded, long after its script has run and fetched the configuration.
+  await page.route('**/icon-180.png?held', (route) => {
+    held.push(route);
+  });
+  await page.addInitScript(() => {
+    document.addEventListener('DOMContentLoaded', () => {
+      const image = document.createElement('img');
+      image.src = '/icon-180.png?held';
+      document.body.append(image);
+    });
+  });
+  await page.goto('/', { waitUntil: 'commit' });
+  await expect(page.getByRole('button', { name: 'Log in' })).toBeVisible();
+  expect(await page.evaluate(() => document.readyState)).not.toBe('complete');
+
+  const other = await context.newPage();
+  await other.goto('/');
+  await workerControls(other);
+  await workerControls(page);
+  await expect.poll(() => keepsConfiguration(other)).toBe(true);
+  await other.evaluate(() => caches.delete('homelab-config'));
+  await other.close();
+  expect(await keepsConfiguration(page)).toBe(false);
+  for (const route of held) await route.continue();
+  await expect.poll(() => keepsConfiguration(page)).toBe(true);
+});
+
 test('offline the shell works and says so; no answer of a service and no token was kept', async ({ page, context }) => {
   await logIn(page);
   await workerControls(page);
   await expect(liveState(page)).toHaveText('Live');
-  await expect.poll(async () => (await kept(page)).some(({ address }) => address.endsWith('/config.json'))).toBe(true);
+  await expect.poll(() => keepsConfiguration(page)).toBe(true);
   const token = await page.evaluate(() => {
     const key = Object.keys(sessionStorage).find((name) => name.startsWith('oidc.user:')) ?? '';
     return (JSON.parse(sessionStorage.getItem(key) ?? '{}') as { access_token: string }).access_token;

@@ -4,6 +4,8 @@
  */
 import { isObject, type JsonObject, stringOf } from '../json';
 
+export const CONFIG_PATH = '/config.json';
+
 export interface Config {
   /** The OpenID Connect issuer, exactly as its tokens name it. */
   readonly issuer: string;
@@ -28,7 +30,7 @@ const LOAD_TIMEOUT_MS = 10_000;
 export async function loadConfig(): Promise<Config> {
   let response: Response;
   try {
-    response = await fetch('/config.json', { cache: 'no-cache', signal: AbortSignal.timeout(LOAD_TIMEOUT_MS) });
+    response = await fetch(CONFIG_PATH, { cache: 'no-cache', signal: AbortSignal.timeout(LOAD_TIMEOUT_MS) });
   } catch {
     throw new ConfigError('config.json could not be fetched: the server does not answer');
   }

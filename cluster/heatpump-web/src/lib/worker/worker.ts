@@ -4,6 +4,7 @@
  * never a token.
  */
 import { useSyncExternalStore } from 'react';
+import { CONFIG_PATH } from '../config/config';
 import { HOUR } from '../time/zone';
 
 const ADDRESS = '/service-worker.js';
@@ -30,10 +31,11 @@ async function register(): Promise<void> {
   serviceWorker.addEventListener('controllerchange', () => {
     // Taken here or in another tab: the files of the version before are gone with its worker.
     if (!first) window.location.reload();
-    // The first page a worker looks after fetched its configuration before there was one: once more, so that it is kept.
-    else void fetch('/config.json', { cache: 'no-cache' }).catch(() => undefined);
+    else keepConfiguration();
     first = false;
   });
+  // The worker of another tab, or of the page before, may have taken over while this one was loading.
+  if (!first) keepConfiguration();
   try {
     const registration = await serviceWorker.register(trusted(ADDRESS));
     notice(registration.waiting);
@@ -52,6 +54,15 @@ async function register(): Promise<void> {
   } catch {
     // Private windows and full disks refuse; the page works without, only not offline.
   }
+}
+
+/** A page that is under a worker only since it began has fetched its configuration before: once more, so that the worker keeps it. */
+function keepConfiguration(): void {
+  const again = async () => {
+    if ((await caches.match(CONFIG_PATH)) === undefined) await fetch(CONFIG_PATH, { cache: 'no-cache' });
+  };
+  // Without a network there is nothing to keep; the next page asks again.
+  again().catch(() => undefined);
 }
 
 /** The page's policy takes a worker's address only from here, and only this one. */
