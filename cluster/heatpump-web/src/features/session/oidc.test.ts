@@ -71,12 +71,14 @@ describe('Session', () => {
   });
 
   it('has ended when the issuer refuses, asks it no more, and begins again with a new user', async () => {
-    const { session, silent, manager } = setUp(user('old', -1, 'refresh'));
+    const { session, silent, manager } = setUp(user('old', 20, 'refresh'));
     const changes = vi.fn();
     session.subscribeState(changes);
     silent.mockRejectedValueOnce(new ErrorResponse({ error: 'invalid_grant' }));
     expect(await session.renew()).toBe(false);
     expect(session.ended()).toBe(true);
+    // It has some seconds left, in which nothing may be sent behind the person's back.
+    expect(session.token()).toBeNull();
     expect(await session.renew()).toBe(false);
     expect(silent).toHaveBeenCalledOnce();
     await manager.events.load(user('new', 600, 'refresh'));

@@ -88,8 +88,9 @@ export class Session implements TokenSource {
     manager.events.addAccessTokenExpired(() => void this.renew());
   }
 
+  /** The access token. None once the session has ended, though services would still take the last one: what the person is told is true at once. */
   readonly token = (): string | null => {
-    return this.#user === null || this.#user.expired === true ? null : this.#user.access_token;
+    return this.#user === null || this.#user.expired === true || this.#ended ? null : this.#user.access_token;
   };
 
   /** Scopes that were granted, which may be fewer than were asked for. */
